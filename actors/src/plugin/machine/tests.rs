@@ -1,0 +1,192 @@
+//! Traces of the usual lives of a plugin, and the laws that hold in all of them.
+
+use super::*;
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use std::fmt::Write as _;
+
+fn g(id: u64) -> GenerationId {
+    GenerationId(id)
+}
+
+fn check(events: &[Event], want: &Expect) {
+    let mut machine = Machine::default();
+    let mut trace = String::new();
+    for event in events {
+        let outcome = machine.step(*event);
+        writeln!(trace, "{event:?} -> {outcome:?}").unwrap();
+    }
+    let Machine { current, previous, retiring, leased, pinned, .. } = machine;
+    writeln!(trace, "= {current:?} {previous:?} retiring {retiring:?} leased {leased:?} pinned {pinned:?}")
+        .unwrap();
+    want.assert_eq(&trace.replace("GenerationId", "g"));
+}
+
+#[test]
+fn two_reloads_end_the_first_version_once_it_is_drained() {
+    use Event::*;
+    check(
+        &[
+            Install(g(1)),
+            Confirm,
+            Install(g(2)),
+            Confirm,
+            Install(g(3)),
+            Confirm,
+            Drained(g(2)),
+            Drained(g(1)),
+            Ended(g(1)),
+        ],
+        &expect![[r#"
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Confirm -> Ok([])
+            Install(g(2)) -> Ok([Publish(Some(g(2)))])
+            Confirm -> Ok([])
+            Install(g(3)) -> Ok([Publish(Some(g(3)))])
+            Confirm -> Ok([])
+            Drained(g(2)) -> Ok([])
+            Drained(g(1)) -> Ok([Shutdown(g(1))])
+            Ended(g(1)) -> Ok([Forget(g(1))])
+            = Some(g(3)) Some(g(2)) retiring {} leased {} pinned {}
+        "#]],
+    );
+}
+
+#[test]
+fn rolling_back_twice_returns_to_where_one_was() {
+    use Event::*;
+    check(
+        &[Rollback, Install(g(1)), Confirm, Rollback, Install(g(2)), Confirm, Rollback, Rollback],
+        &expect![[r#"
+            Rollback -> Err(NotServing)
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Confirm -> Ok([])
+            Rollback -> Err(NoPrevious)
+            Install(g(2)) -> Ok([Publish(Some(g(2)))])
+            Confirm -> Ok([])
+            Rollback -> Ok([Publish(Some(g(1)))])
+            Rollback -> Ok([Publish(Some(g(2)))])
+            = Some(g(2)) Some(g(1)) retiring {} leased {g(1): 2, g(2): 1} pinned {}
+        "#]],
+    );
+}
+
+#[test]
+fn an_install_that_cannot_be_recorded_is_undone_with_its_rollback_target() {
+    use Event::*;
+    check(
+        &[Install(g(1)), Confirm, Install(g(2)), Confirm, Install(g(3)), Revert, Drained(g(3))],
+        &expect![[r#"
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Confirm -> Ok([])
+            Install(g(2)) -> Ok([Publish(Some(g(2)))])
+            Confirm -> Ok([])
+            Install(g(3)) -> Ok([Publish(Some(g(3)))])
+            Revert -> Ok([Publish(Some(g(2)))])
+            Drained(g(3)) -> Ok([Shutdown(g(3))])
+            = Some(g(2)) Some(g(1)) retiring {g(3)} leased {g(1): 1, g(2): 1} pinned {}
+        "#]],
+    );
+}
+
+#[test]
+fn a_stuck_version_is_pinned_and_the_previous_one_is_the_way_out() {
+    use Event::*;
+    check(
+        &[Install(g(1)), Confirm, Install(g(2)), Confirm, Stuck(g(2)), Rollback, Unload],
+        &expect![[r#"
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Confirm -> Ok([])
+            Install(g(2)) -> Ok([Publish(Some(g(2)))])
+            Confirm -> Ok([])
+            Stuck(g(2)) -> Ok([Publish(None)])
+            Rollback -> Ok([Publish(Some(g(1)))])
+            Unload -> Ok([Publish(None)])
+            = None None retiring {g(1)} leased {g(1): 2, g(2): 1} pinned {g(2)}
+        "#]],
+    );
+}
+
+/// Plays random events as the shell could send them, and keeps its own books.
+#[derive(Default)]
+struct World {
+    machine: Machine,
+    next: u64,
+    published: Option<GenerationId>,
+    inside: BTreeMap<GenerationId, usize>,
+    shut: BTreeSet<GenerationId>,
+    stuck: BTreeSet<GenerationId>,
+}
+
+impl World {
+    fn play(&mut self, choice: u8) {
+        let event = match choice {
+            0 | 1 => {
+                self.next += 1;
+                Event::Install(g(self.next))
+            }
+            2 => Event::Confirm,
+            3 => Event::Rollback,
+            4 => Event::Unload,
+            5 => match self.published {
+                Some(current) => {
+                    self.stuck.insert(current);
+                    Event::Stuck(current)
+                }
+                None => return,
+            },
+            _ => match self.inside.keys().next().copied() {
+                Some(generation) => {
+                    let stints = self.inside.get_mut(&generation).unwrap();
+                    *stints -= 1;
+                    if *stints == 0 {
+                        self.inside.remove(&generation);
+                    }
+                    Event::Drained(generation)
+                }
+                None => return,
+            },
+        };
+        for effect in self.machine.step(event).unwrap_or_default() {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Publish(next) => {
+                if let Some(closed) = self.published {
+                    *self.inside.entry(closed).or_default() += 1;
+                }
+                self.published = next;
+                assert!(next.is_none_or(|it| !self.shut.contains(&it)), "an ended generation serves");
+            }
+            Effect::Shutdown(generation) => {
+                assert!(self.shut.insert(generation), "shut down twice");
+                assert!(!self.inside.contains_key(&generation), "a caller is inside");
+                assert_ne!(self.published, Some(generation), "it serves");
+                assert_ne!(self.machine.previous(), Some(generation), "a rollback needs it");
+                assert!(!self.stuck.contains(&generation), "a thread is stuck inside");
+            }
+            Effect::Forget(_) => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_generation_ends_while_anybody_needs_it(choices in proptest::collection::vec(0_u8..9, 0..80)) {
+        let mut world = World::default();
+        for choice in choices {
+            world.play(choice);
+            prop_assert_eq!(world.machine.current(), world.published);
+        }
+        // Once everybody has left and all is unloaded, every generation has ended or is pinned.
+        world.play(4);
+        while !world.inside.is_empty() {
+            world.play(8);
+        }
+        let accounted: BTreeSet<_> = world.shut.union(&world.stuck).copied().collect();
+        prop_assert_eq!(accounted.len() as u64, world.next);
+    }
+}

@@ -1,0 +1,307 @@
+//! The published pointer of one plugin, and the call path: no lock, no message.
+//!
+//! ```text
+//! Catalog map ──name──▶ Slot ──▶ Serving ──▶ Generation ──▶ Instance
+//!  (published)        (interned)  (swapped)     (warm)
+//! ```
+//!
+//! A slot is interned for the process's life, so that holding one costs no count; names are few
+//! ([`CATALOG_NAMES_MAX`](themis_messages::limits::CATALOG_NAMES_MAX)). Its pointer is written by the plugin's
+//! actor alone. When that actor dies the pointer stays, and callers notice nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use themis_messages::call::{CallError, Method, ServedBy};
+use themis_messages::ids::{PluginName, PluginVersion};
+use themis_messages::instance::{CallStatus, ReplyBuffer};
+use themis_messages::lifecycle::{PluginInfo, PluginState};
+use themis_messages::limits::{LATENCY_SAMPLE, MESSAGE_BYTES_MAX};
+use themis_messages::mailbox::Mailbox;
+
+use crate::generation::Generation;
+use crate::lease::{HeldServing, Serving, Visit};
+use crate::plugin::PluginMsg;
+
+/// What the plugin's actor publishes beside the pointer, for information only.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// What a rollback would go back to.
+    pub previous: Option<PluginVersion>,
+    /// Replaced generations that are still leased.
+    pub draining: usize,
+    /// Why nothing serves, when that is so.
+    pub quarantine: Option<String>,
+}
+
+/// One plugin as its callers see it.
+#[derive(Debug)]
+pub struct Slot {
+    name: PluginName,
+    current: ArcSwapOption<Serving>,
+    standing: ArcSwapOption<Standing>,
+    /// Calls of stints that have ended.
+    ended_calls: AtomicU64,
+    /// How long a caller waits for a plugin that takes one call at a time.
+    serial_wait: Duration,
+    mailbox: Arc<Mailbox<PluginMsg>>,
+}
+
+impl Slot {
+    /// An empty slot, interned for good.
+    #[must_use]
+    pub fn intern(
+        name: PluginName,
+        mailbox: Arc<Mailbox<PluginMsg>>,
+        serial_wait: Duration,
+    ) -> &'static Self {
+        Box::leak(Box::new(Self {
+            name,
+            current: ArcSwapOption::empty(),
+            standing: ArcSwapOption::empty(),
+            ended_calls: AtomicU64::new(0),
+            serial_wait,
+            mailbox,
+        }))
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn name(&self) -> &PluginName {
+        &self.name
+    }
+
+    /// Whether a version serves.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// The stint that serves.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Serving>> {
+        self.current.load_full()
+    }
+
+    /// The queue of the plugin's actor.
+    #[must_use]
+    pub fn mailbox(&self) -> &Arc<Mailbox<PluginMsg>> {
+        &self.mailbox
+    }
+
+    /// Publishes a stint, or none; answers what served and how long callers could have noticed.
+    pub(crate) fn publish(&self, next: Option<Arc<Serving>>) -> (Option<Arc<Serving>>, Duration) {
+        let before = Instant::now();
+        let replaced = self.current.swap(next);
+        let took = before.elapsed();
+        if let Some(serving) = &replaced {
+            serving.close();
+        }
+        (replaced, took)
+    }
+
+    pub(crate) fn add_ended_calls(&self, calls: u64) {
+        self.ended_calls.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        self.standing.store(Some(Arc::new(standing)));
+    }
+
+    /// Calls the serving version and appends its reply to `reply`.
+    ///
+    /// # Errors
+    /// [`CallError`]; what was appended by then is cut off again.
+    pub fn call_into(
+        &self,
+        method: Method<'_>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<ServedBy, CallError> {
+        loop {
+            let current = self.current.load();
+            let Some(serving) = current.as_ref() else { return Err(self.not_serving()) };
+            // Refused means a newer stint is published: the next look finds it.
+            if let Some(visit) = serving.enter() {
+                let count = Visit::count_call(&visit);
+                return self.call_on(serving, count, method, request, reply);
+            }
+        }
+    }
+
+    /// Holds the serving version over many calls.
+    ///
+    /// # Errors
+    /// [`CallError::NotLoaded`] or [`CallError::Quarantined`].
+    pub fn hold(&self) -> Result<HeldServing, CallError> {
+        loop {
+            let Some(serving) = self.current.load_full() else { return Err(self.not_serving()) };
+            if let Some(held) = HeldServing::enter(&serving) {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// Calls a held version, whatever serves by now.
+    ///
+    /// # Errors
+    /// As [`Slot::call_into`].
+    pub fn call_held(
+        &self,
+        held: &HeldServing,
+        method: Method<'_>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<ServedBy, CallError> {
+        self.call_on(held.serving(), held.count_call(), method, request, reply)
+    }
+
+    fn call_on(
+        &self,
+        serving: &Serving,
+        count: u64,
+        method: Method<'_>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<ServedBy, CallError> {
+        let started =
+            count.is_multiple_of(u64::from(LATENCY_SAMPLE)).then(Instant::now);
+        let start = reply.len();
+        let outcome = self.try_call(serving, method, request, reply);
+        if let Some(started) = started {
+            serving.latency.record(started.elapsed().as_secs_f64());
+        }
+        match outcome {
+            Ok(()) => Ok(served_by(&serving.generation)),
+            Err(error) => {
+                reply.truncate(start);
+                serving.count_error();
+                Err(error)
+            }
+        }
+    }
+
+    fn try_call(
+        &self,
+        serving: &Serving,
+        method: Method<'_>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<(), CallError> {
+        let generation = &serving.generation;
+        let id = match method {
+            Method::Id(id) => id,
+            Method::Name(name) => {
+                generation.manifest.method_id(name).ok_or_else(|| self.unknown_method(method))?
+            }
+        };
+        if request.len() > MESSAGE_BYTES_MAX {
+            let (size, max) = (request.len(), MESSAGE_BYTES_MAX);
+            return Err(CallError::RequestTooLarge { plugin: self.name.clone(), size, max });
+        }
+        let Ok(_turn) = serving.take_turn(self.serial_wait) else {
+            return Err(self.report_stuck(generation));
+        };
+        let start = reply.len();
+        let mut buffer = ReplyBuffer::new(reply);
+        match generation.instance.call(id, request, &mut buffer) {
+            CallStatus::Ok => Ok(()),
+            failed => Err(self.call_error(generation, failed, method, &reply[start..])),
+        }
+    }
+
+    /// Tells the actor, once per caller that gave up; it takes the generation out of service.
+    fn report_stuck(&self, generation: &Generation) -> CallError {
+        let limit = self.serial_wait;
+        let told = self.mailbox.tell(PluginMsg::CallStuck { generation: generation.id, limit });
+        if let Err(fault) = told {
+            tracing::error!(plugin = %self.name, %fault, "a stuck call could not be reported");
+        }
+        CallError::SerialWait { plugin: self.name.clone(), limit }
+    }
+
+    fn unknown_method(&self, method: Method<'_>) -> CallError {
+        CallError::UnknownMethod { plugin: self.name.clone(), method: method_text(method) }
+    }
+
+    #[cold]
+    fn call_error(
+        &self,
+        generation: &Generation,
+        status: CallStatus,
+        method: Method<'_>,
+        reply: &[u8],
+    ) -> CallError {
+        let plugin = self.name.clone();
+        let served_by = served_by(generation);
+        match status {
+            CallStatus::Ok => CallError::Fault { plugin, code: 0, served_by },
+            CallStatus::PluginError => {
+                let text = String::from_utf8_lossy(reply).into_owned();
+                CallError::Plugin { plugin, text, served_by }
+            }
+            CallStatus::UnknownMethod => self.unknown_method(method),
+            CallStatus::BadRequest => {
+                CallError::BadRequest { plugin, method: method_text(method) }
+            }
+            CallStatus::ReplyTooLarge => {
+                CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX }
+            }
+            CallStatus::Fault(code) => CallError::Fault { plugin, code, served_by },
+        }
+    }
+
+    #[cold]
+    fn not_serving(&self) -> CallError {
+        let plugin = self.name.clone();
+        match self.standing.load().as_ref().and_then(|standing| standing.quarantine.clone()) {
+            Some(reason) => CallError::Quarantined { plugin, reason },
+            None => CallError::NotLoaded { plugin },
+        }
+    }
+
+    /// What is known of the plugin, from what is published: no question to an actor.
+    #[must_use]
+    pub fn info(&self) -> PluginInfo {
+        let serving = self.current.load_full();
+        let standing = self.standing.load_full().map(|it| (*it).clone()).unwrap_or_default();
+        let generation = serving.as_ref().map(|serving| &serving.generation);
+        let state = match (&serving, &standing.quarantine) {
+            (Some(_), _) => PluginState::Active,
+            (None, Some(_)) => PluginState::Quarantined,
+            (None, None) => PluginState::Unloaded,
+        };
+        let methods = generation.map(|it| {
+            it.manifest.methods.iter().map(|method| method.name.clone()).collect()
+        });
+        PluginInfo {
+            name: self.name.clone(),
+            version: generation.map(|it| it.version().clone()),
+            previous: standing.previous,
+            tier: generation.map(|it| it.tier),
+            state,
+            quarantine: standing.quarantine,
+            generation: generation.map(|it| it.id),
+            digest: generation.map(|it| it.digest),
+            build_id: generation.and_then(|it| it.instance.evidence().build_id.clone()),
+            key_id: generation.map(|it| it.key_id),
+            methods: methods.unwrap_or_default(),
+            in_flight: serving.as_ref().map_or(0, |it| it.in_flight()),
+            calls: self.ended_calls.load(Ordering::Relaxed) + serving.as_ref().map_or(0, |it| it.calls()),
+            draining: standing.draining,
+        }
+    }
+}
+
+fn served_by(generation: &Generation) -> ServedBy {
+    ServedBy { version: generation.version().clone(), generation: generation.id }
+}
+
+fn method_text(method: Method<'_>) -> String {
+    match method {
+        Method::Id(id) => id.to_string(),
+        Method::Name(name) => name.chars().take(80).collect(),
+    }
+}

@@ -1,0 +1,125 @@
+//! Questions to the open database, answered off the actor's thread.
+//!
+//! The actor keeps no state but the open store, which its arguments carry: when it dies nothing is lost.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use themis_messages::lifecycle::KernelFault;
+use themis_messages::limits::AUDIT_DEADLINE;
+use themis_messages::mailbox::{Admitted, Reply};
+use themis_persistence::audit_log::error::{AuditError, VerifyFailure};
+use themis_persistence::audit_log::read::{Direction, records};
+use themis_persistence::audit_log::record::AuditRecord;
+use themis_persistence::audit_log::verify::{VerifyReport, verify};
+use themis_persistence::store::Store;
+
+use crate::work;
+
+/// What the store is asked.
+#[derive(Debug)]
+pub enum StoreMsg {
+    /// Records of the audit log in order.
+    ReadAudit {
+        /// Number of the first record wanted.
+        from: u64,
+        /// At most this many.
+        limit: usize,
+        /// The records.
+        reply: Reply<Result<Vec<AuditRecord>, StoreFault>>,
+    },
+    /// Replays the whole audit log.
+    VerifyAudit {
+        /// What was found.
+        reply: Reply<Result<VerifyReport, StoreFault>>,
+    },
+}
+
+/// Why the store has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// The log could not be read.
+    #[error("{0}")]
+    Audit(AuditError),
+    /// The log is not whole.
+    #[error("{0}")]
+    Broken(VerifyFailure),
+    /// The kernel's machinery failed.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+impl StoreFault {
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Audit(error) => error.code(),
+            Self::Broken(failure) => failure.code(),
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+}
+
+impl From<KernelFault> for StoreFault {
+    fn from(fault: KernelFault) -> Self {
+        Self::Kernel(fault)
+    }
+}
+
+/// Reads for others.
+#[derive(Debug)]
+pub struct StoreActor;
+
+impl Actor for StoreActor {
+    type Msg = Admitted<StoreMsg>;
+    type State = Arc<Store>;
+    type Arguments = Arc<Store>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        store: Arc<Store>,
+    ) -> Result<Arc<Store>, ActorProcessingErr> {
+        Ok(store)
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        admitted: Self::Msg,
+        store: &mut Arc<Store>,
+    ) -> Result<(), ActorProcessingErr> {
+        let store = Arc::clone(store);
+        // The permit goes along: the queue's bound also bounds the reads under way.
+        tokio::spawn(answer(admitted, store));
+        Ok(())
+    }
+}
+
+async fn answer(admitted: Admitted<StoreMsg>, store: Arc<Store>) {
+    let Admitted { message, permit: _permit } = admitted;
+    match message {
+        StoreMsg::ReadAudit { from, limit, reply } => {
+            let read = move || {
+                let records = records(&store, Direction::OldestFirst { from })?;
+                records.take(limit).map(|stored| Ok(stored?.record)).collect()
+            };
+            let read = move || read().map_err(StoreFault::Audit);
+            reply.send(off_thread(read).await);
+        }
+        StoreMsg::VerifyAudit { reply } => {
+            let replay = move || verify(&store).map_err(StoreFault::Broken);
+            reply.send(off_thread(replay).await);
+        }
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
+) -> Result<T, StoreFault> {
+    match work::run("store", AUDIT_DEADLINE, job).await {
+        Ok(result) => result,
+        Err(error) => Err(KernelFault::Audit { what: error.to_string() }.into()),
+    }
+}

@@ -1,0 +1,176 @@
+//! One function per request of the admin API: parse, ask the kernel, answer.
+
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use themis_messages::ids::{PluginName, Tier};
+use themis_messages::lifecycle::{LoadError, LoadRequest, PluginInfo, ReloadReceipt};
+
+use crate::admin::error::ApiError;
+use crate::admin::listener::Peer;
+use crate::refs::{Control, PluginRef};
+
+/// What to load, as a client says it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoadBody {
+    path: PathBuf,
+    tier: Option<Tier>,
+}
+
+impl LoadBody {
+    /// The body is read by hand, so that a fault in it has the API's own form.
+    fn parse(bytes: &Bytes) -> Result<LoadRequest, ApiError> {
+        let body: Self = serde_json::from_slice(bytes).map_err(|error| {
+            ApiError::new(StatusCode::BAD_REQUEST, "request.body", error)
+        })?;
+        Ok(LoadRequest { tier: body.tier, ..LoadRequest::at(body.path) })
+    }
+}
+
+/// Which records to read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditQuery {
+    #[serde(default)]
+    from: u64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+/// Most records one answer holds.
+const AUDIT_PAGE_MAX: usize = 1_000;
+
+fn default_limit() -> usize {
+    AUDIT_PAGE_MAX
+}
+
+/// The kernel as this peer: its uid goes into the audit log.
+fn on_behalf(control: Control, peer: Peer) -> Control {
+    Control { actor: format!("admin uid {}", peer.uid).into(), ..control }
+}
+
+/// Names come out of the URL: anything that is no name belongs to no plugin.
+fn find(control: &Control, name: &str) -> Result<PluginRef, ApiError> {
+    match control.environment.directory.find(name) {
+        Some(slot) => Ok(PluginRef::new(slot)),
+        None => {
+            let shown: String = name.chars().take(80).collect();
+            let message = format!("plugin {shown:?} is not known: see `themis plugin list`");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "plugin.not_found", message))
+        }
+    }
+}
+
+pub(crate) async fn list(State(control): State<Control>) -> Json<Vec<PluginInfo>> {
+    Json(control.list())
+}
+
+pub(crate) async fn info(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<PluginInfo>, ApiError> {
+    Ok(Json(find(&control, &name)?.info()))
+}
+
+pub(crate) async fn load(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Bytes,
+) -> Result<Json<ReloadReceipt>, ApiError> {
+    let request = LoadBody::parse(&body)?;
+    Ok(Json(on_behalf(control, peer).replace(None, request).await?))
+}
+
+pub(crate) async fn reload(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<ReloadReceipt>, ApiError> {
+    let request = LoadBody::parse(&body)?;
+    let plugin: PluginName = name
+        .parse()
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "plugin.bad_name", error))?;
+    if control.environment.directory.find(plugin.as_str()).is_none() {
+        return Err(LoadError::NotLoaded { plugin }.into());
+    }
+    Ok(Json(on_behalf(control, peer).replace(Some(plugin), request).await?))
+}
+
+pub(crate) async fn rollback(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<ReloadReceipt>, ApiError> {
+    Ok(Json(on_behalf(control, peer).rollback(&name).await?))
+}
+
+pub(crate) async fn unload(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    on_behalf(control, peer).unload(&name).await?;
+    Ok(Json(json!({"unloaded": name})))
+}
+
+/// A method is named or numbered.
+pub(crate) async fn call(
+    State(control): State<Control>,
+    Path((name, method)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<impl IntoResponse, ApiError> {
+    let plugin = find(&control, &name)?;
+    let request = body.to_vec();
+    let answer = match method.parse::<u32>() {
+        Ok(id) => plugin.call_async(id, request).await?,
+        Err(_a_name) => plugin.call_async(method.as_str(), request).await?,
+    };
+    let headers = [
+        (HeaderName::from_static("x-themis-version"), answer.served_by.version.to_string()),
+        (HeaderName::from_static("x-themis-generation"), answer.served_by.generation.to_string()),
+    ];
+    Ok((headers, answer.bytes))
+}
+
+pub(crate) async fn discover(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<Value>, ApiError> {
+    let found = on_behalf(control, peer).discover().await?;
+    let rows = found.into_iter().map(|found| match found.result {
+        Ok(plugin) => json!({
+            "path": found.path, "name": plugin.manifest.name, "version": plugin.manifest.version,
+            "key_id": plugin.key_id, "ok": true,
+        }),
+        Err(error) => json!({
+            "path": found.path, "ok": false,
+            "error": {"code": error.code(), "message": error.to_string()},
+        }),
+    });
+    Ok(Json(rows.collect()))
+}
+
+pub(crate) async fn audit(
+    State(control): State<Control>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let limit = query.limit.min(AUDIT_PAGE_MAX);
+    let records = control.audit_records(query.from, limit).await?;
+    Ok(Json(json!(records)))
+}
+
+pub(crate) async fn audit_verify(State(control): State<Control>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!(control.audit_verify().await?)))
+}
+
+pub(crate) async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "request.not_found", "there is no such resource")
+}

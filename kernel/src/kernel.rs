@@ -1,0 +1,403 @@
+//! The composition root: opens what is remembered, starts the actors, serves the admin socket and the metrics.
+//!
+//! ```text
+//! start: config ─▶ plugin root ─▶ store ─▶ actors ─▶ autoload ─▶ admin socket, metrics
+//! stop:  admin socket, metrics ─▶ plugins unload and drain ─▶ audit log durable ─▶ actors ─▶ store
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use themis_actors::environment::{Environment, Settings};
+use themis_actors::store::{StoreFault, StoreMsg};
+use themis_actors::tree::{Health, Tree};
+use themis_actors::work;
+use themis_messages::admit::AdmitError;
+use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
+use themis_messages::lifecycle::{KernelFault, PluginInfo, UnloadError};
+use themis_messages::limits::{ADMIT_DEADLINE, AUDIT_DEADLINE};
+use themis_persistence::audit_log::{AuditRecord, VerifyReport};
+use themis_persistence::store::{Store, StoreError};
+use themis_sandbox::admission::{self, Discovered, PluginRoot};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
+use crate::runtime::Executor;
+use crate::{admin, autoload, metrics_endpoint};
+
+/// Why the kernel does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The plugin root cannot be trusted or opened.
+    #[error("{0}")]
+    PluginRoot(AdmitError),
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The admin socket cannot be served.
+    #[error("{path}: the admin socket cannot be served: {error}", path = path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        error: String,
+    },
+    /// The metrics cannot be served.
+    #[error("{listen}: metrics cannot be served: {error}")]
+    Metrics {
+        /// The address.
+        listen: String,
+        /// The system's words.
+        error: String,
+    },
+    /// There is no runtime, or none could be started.
+    #[error("no async runtime: {error}")]
+    Runtime {
+        /// The system's words.
+        error: String,
+    },
+    /// An actor did not start, or the log takes no record.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+impl StartError {
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::PluginRoot(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Socket { .. } => "start.socket",
+            Self::Metrics { .. } => "start.metrics",
+            Self::Runtime { .. } => "start.runtime",
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+}
+
+impl From<KernelFault> for StartError {
+    fn from(fault: KernelFault) -> Self {
+        Self::Kernel(fault)
+    }
+}
+
+/// A running kernel.
+///
+/// Dropping it without [`Kernel::shutdown`] leaves its plugins mapped and its threads to the runtime.
+#[derive(Debug)]
+pub struct Kernel {
+    control: Control,
+    tree: Tree,
+    /// Ends the admin socket and the metrics when dropped.
+    serving: watch::Sender<()>,
+    metrics: Option<metrics_endpoint::Metrics>,
+    store_closed: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Kernel {
+    /// Starts on the tokio runtime this is called in.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let executor = Executor::current()
+            .map_err(|error| StartError::Runtime { error: error.to_string() })?;
+        Self::start_on(executor, config).await
+    }
+
+    /// Starts on threads of its own.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_blocking(config: Config) -> Result<Self, StartError> {
+        let executor = Executor::start()
+            .map_err(|error| StartError::Runtime { error: error.to_string() })?;
+        let started = executor.clone();
+        executor.block(Self::start_on(started, config))?
+    }
+
+    async fn start_on(executor: Executor, config: Config) -> Result<Self, StartError> {
+        let metrics = config.metrics_listen.map(metrics_endpoint::Metrics::install).transpose()?;
+        themis_actors::telemetry::describe();
+        let root = PluginRoot::open(&config.plugin_root).map_err(StartError::PluginRoot)?;
+        let data_dir = config.data_dir.clone();
+        let opened = work::run("store", AUDIT_DEADLINE, move || Store::open(&data_dir)).await;
+        let mut store = match opened {
+            Ok(opened) => opened.map_err(StartError::Store)?,
+            Err(error) => return Err(KernelFault::Audit { what: error.to_string() }.into()),
+        };
+        let (closed, store_closed) = tokio::sync::oneshot::channel();
+        store.after_close(move || drop(closed.send(())));
+        let environment = Environment::new(Settings {
+            root,
+            policy: config.policy(),
+            scratch: config.data_dir.join("images"),
+            plugin_config: config
+                .plugins
+                .iter()
+                .map(|(name, plugin)| (name.clone(), plugin.config.clone()))
+                .collect(),
+            hook_deadline: config.hook_deadline,
+            serial_wait: config.call_deadline,
+        });
+        let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
+        let control = Control { executor, environment, actor: "host".into() };
+        let (serving, stopped) = watch::channel(());
+        let kernel = Self { control, tree, serving, metrics, store_closed };
+        autoload::run(&kernel, &config).await;
+        kernel.serve(&config, stopped).await?;
+        Ok(kernel)
+    }
+
+    /// Opens the admin socket and the metrics endpoint.
+    async fn serve(&self, config: &Config, stopped: watch::Receiver<()>) -> Result<(), StartError> {
+        if let Some(path) = &config.admin_socket {
+            admin::serve(path, self.control.clone(), stopped.clone()).map_err(|error| {
+                StartError::Socket { path: path.clone(), error: error.to_string() }
+            })?;
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.serve(Arc::clone(&self.control.environment), stopped).await?;
+        }
+        Ok(())
+    }
+
+    /// The plugin that serves under `name`: one load of a published map, one hash.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Option<PluginRef> {
+        let slot = self.control.environment.directory.find(name)?;
+        slot.is_serving().then(|| PluginRef::new(slot))
+    }
+
+    /// Loads plugins.
+    #[must_use]
+    pub fn loader(&self) -> PluginLoader {
+        PluginLoader(self.control.clone())
+    }
+
+    /// Replaces plugins and goes back.
+    #[must_use]
+    pub fn reloads(&self) -> HotReloadManager {
+        HotReloadManager(self.control.clone())
+    }
+
+    /// Stops a plugin: callers get [`NotLoaded`](crate::call::CallError::NotLoaded) at once, calls under way end,
+    /// its shutdown hook runs. References to it stay valid for when it is loaded again.
+    ///
+    /// ```no_run
+    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+    /// kernel.unload("geo").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`UnloadError`].
+    pub async fn unload(&self, name: &str) -> Result<(), UnloadError> {
+        self.control.unload(name).await
+    }
+
+    /// Blocking twin of [`Kernel::unload`].
+    ///
+    /// # Errors
+    /// [`UnloadError`]; also when called on a runtime's thread.
+    pub fn unload_blocking(&self, name: &str) -> Result<(), UnloadError> {
+        self.control.executor.block(self.unload(name))?
+    }
+
+    /// Verifies everything below the plugin root, loading nothing. Each refusal is an audit record.
+    ///
+    /// ```no_run
+    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+    /// for found in kernel.discover().await? {
+    ///     match found.result {
+    ///         Ok(plugin) => println!("{} {}", plugin.manifest.name, plugin.manifest.version),
+    ///         Err(error) => println!("{}: {error}", error.code()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DiscoverError`](StoreFault) when the root cannot be read; a refused plugin is a result, not an error.
+    pub async fn discover(&self) -> Result<Vec<Discovered>, AdmitError> {
+        self.control.discover().await
+    }
+
+    /// Blocking twin of [`Kernel::discover`].
+    ///
+    /// # Errors
+    /// As [`Kernel::discover`]; also when called on a runtime's thread.
+    pub fn discover_blocking(&self) -> Result<Vec<Discovered>, AdmitError> {
+        let refused = |fault: KernelFault| discover_fault(&fault);
+        self.control.executor.block(self.discover()).map_err(refused)?
+    }
+
+    /// Every plugin that was ever loaded, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<PluginInfo> {
+        self.control.list()
+    }
+
+    /// Records of the audit log from number `from` on, at most `limit`.
+    ///
+    /// ```no_run
+    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+    /// for record in kernel.audit_records(0, 100).await? {
+    ///     println!("{} {:?} {:?}", record.seq, record.entry.event, record.entry.outcome);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub async fn audit_records(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreFault> {
+        self.control.audit_records(from, limit).await
+    }
+
+    /// Blocking twin of [`Kernel::audit_records`].
+    ///
+    /// # Errors
+    /// [`StoreFault`]; also when called on a runtime's thread.
+    pub fn audit_records_blocking(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreFault> {
+        self.control.executor.block(self.audit_records(from, limit))?
+    }
+
+    /// Replays the whole audit log.
+    ///
+    /// # Errors
+    /// [`StoreFault::Broken`] names the first record that is not what was written.
+    pub async fn audit_verify(&self) -> Result<VerifyReport, StoreFault> {
+        self.control.audit_verify().await
+    }
+
+    /// Blocking twin of [`Kernel::audit_verify`].
+    ///
+    /// # Errors
+    /// As [`Kernel::audit_verify`]; also when called on a runtime's thread.
+    pub fn audit_verify_blocking(&self) -> Result<VerifyReport, StoreFault> {
+        self.control.executor.block(self.audit_verify())?
+    }
+
+    /// The metrics as Prometheus reads them; `None` when the host owns the recorder.
+    #[must_use]
+    pub fn metrics_text(&self) -> Option<String> {
+        let metrics = self.metrics.as_ref()?;
+        Some(metrics.render(&self.control.environment))
+    }
+
+    /// Whether the kernel can still take lifecycle requests. When its actors fail faster than they may it becomes
+    /// [`Health::Failed`]: loaded plugins go on serving, and the host decides.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.tree.health()
+    }
+
+    /// Ends in good order: no new requests, plugins drain and shut down, the audit log is made durable, the store
+    /// is closed.
+    ///
+    /// ```no_run
+    /// # async fn f(kernel: themis_kernel::Kernel) {
+    /// kernel.shutdown().await;
+    /// # }
+    /// ```
+    pub async fn shutdown(self) {
+        let Self { control, tree, serving, store_closed, .. } = self;
+        let executor = control.executor.clone();
+        drop(serving);
+        drop(control);
+        let stopped = executor.run(async move {
+            tree.stop().await;
+            let closed = tokio::time::timeout(AUDIT_DEADLINE, store_closed).await;
+            if closed.is_err() {
+                tracing::error!("the store is still in use; it closes with the process");
+            }
+        });
+        if let Err(fault) = stopped.await {
+            tracing::error!(%fault, "the kernel did not stop in good order");
+        }
+        executor.end();
+    }
+
+    /// Blocking twin of [`Kernel::shutdown`]. On a runtime's thread it can only log that it was called there.
+    pub fn shutdown_blocking(self) {
+        let executor = self.control.executor.clone();
+        if let Err(fault) = executor.block(self.shutdown()) {
+            tracing::error!(%fault, "the kernel was not stopped");
+        }
+        executor.end();
+    }
+}
+
+impl Control {
+    pub(crate) fn list(&self) -> Vec<PluginInfo> {
+        self.environment.directory.slots().into_iter().map(|slot| slot.info()).collect()
+    }
+
+    pub(crate) async fn discover(&self) -> Result<Vec<Discovered>, AdmitError> {
+        let environment = Arc::clone(&self.environment);
+        let scanned = self.executor.run(work::run("discover", ADMIT_DEADLINE, move || {
+            let settings = &environment.settings;
+            admission::discover(&settings.root, &settings.policy, jiff::Timestamp::now())
+        }));
+        let found = match scanned.await {
+            Ok(Ok(found)) => found?,
+            Ok(Err(error)) => return Err(discover_fault(&error)),
+            Err(fault) => return Err(discover_fault(&fault)),
+        };
+        for refused in found.iter() {
+            if let Err(error) = &refused.result {
+                self.note_refusal(error);
+            }
+        }
+        Ok(found)
+    }
+
+    fn note_refusal(&self, error: &AdmitError) {
+        let actor = self.actor.as_ref();
+        let mut entry = AuditEntry::new(AuditEvent::Discover, AuditOutcome::Refused, actor);
+        entry.code = Some(error.code().to_owned());
+        entry.reason = Some(error.to_string());
+        self.environment.note(entry);
+        metrics::counter!("themis_refusals_total", "reason" => error.code()).increment(1);
+    }
+
+    pub(crate) async fn audit_records(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreFault> {
+        let environment = Arc::clone(&self.environment);
+        let answer = self.executor.run(async move {
+            let store = &environment.roles.store;
+            store.ask(AUDIT_DEADLINE, |reply| StoreMsg::ReadAudit { from, limit, reply }).await
+        });
+        answer.await??
+    }
+
+    pub(crate) async fn audit_verify(&self) -> Result<VerifyReport, StoreFault> {
+        let environment = Arc::clone(&self.environment);
+        let answer = self.executor.run(async move {
+            let store = &environment.roles.store;
+            store.ask(AUDIT_DEADLINE, |reply| StoreMsg::VerifyAudit { reply }).await
+        });
+        answer.await??
+    }
+}
+
+/// Discovery that could not be carried out at all.
+fn discover_fault(error: &dyn std::fmt::Display) -> AdmitError {
+    AdmitError::Io { path: PathBuf::new(), action: "scan the plugin root", error: error.to_string() }
+}

@@ -1,0 +1,399 @@
+//! The typed references a host holds. No actor reference leaves this crate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use themis_actors::coordinator::CoordinatorMsg;
+use themis_actors::environment::Environment;
+use themis_actors::lease::HeldServing;
+use themis_actors::reload::Request;
+use themis_actors::slot::Slot;
+use themis_messages::call::{Answer, CallError, Method, ServedBy};
+use themis_messages::ids::PluginName;
+use themis_messages::lifecycle::{
+    KernelFault, LoadError, LoadRequest, PluginInfo, ReloadError, ReloadReceipt, RollbackError,
+    UnloadError,
+};
+use themis_messages::limits::{OPERATION_DEADLINE, ROLLBACK_DEADLINE, SHUTDOWN_DEADLINE};
+use themis_messages::manifest::Manifest;
+use themis_sandbox::admission::{self, PublicKey, Verified, VerifyError};
+
+use crate::runtime::Executor;
+
+/// A plugin by name. Stays valid across reloads, rollbacks, unloads and restarts; copying it is free.
+///
+/// ```no_run
+/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+/// let text = kernel.plugin("text").ok_or("not loaded")?;
+/// let answer = text.call("fold", "São Paulo".as_bytes())?;
+/// assert_eq!(answer.bytes, b"sao paulo");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct PluginRef {
+    slot: &'static Slot,
+}
+
+impl PluginRef {
+    pub(crate) fn new(slot: &'static Slot) -> Self {
+        Self { slot }
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn name(&self) -> &PluginName {
+        self.slot.name()
+    }
+
+    /// Calls the serving version on this thread: no lock, no message.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call<'m>(
+        &self,
+        method: impl Into<Method<'m>>,
+        request: &[u8],
+    ) -> Result<Answer, CallError> {
+        let mut bytes = Vec::new();
+        let served_by = self.call_into(method, request, &mut bytes)?;
+        Ok(Answer { bytes, served_by })
+    }
+
+    /// As [`PluginRef::call`], appending the reply to a buffer the caller reuses.
+    ///
+    /// # Errors
+    /// [`CallError`]; `reply` is then as it was.
+    pub fn call_into<'m>(
+        &self,
+        method: impl Into<Method<'m>>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<ServedBy, CallError> {
+        self.slot.call_into(method.into(), request, reply)
+    }
+
+    /// Calls off this task's thread: plugins may block.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Abandoned` outside a tokio runtime.
+    pub async fn call_async(
+        &self,
+        method: impl Into<Method<'_>>,
+        request: Vec<u8>,
+    ) -> Result<Answer, CallError> {
+        let abandoned = |what| CallError::Abandoned { plugin: self.name().clone(), what };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return Err(abandoned("call_async needs a tokio runtime".to_owned()));
+        };
+        let this = *self;
+        let owned = OwnedMethod::from(method.into());
+        let call = runtime.spawn_blocking(move || this.call(owned.as_method(), &request));
+        call.await.unwrap_or_else(|error| Err(abandoned(error.to_string())))
+    }
+
+    /// Holds the serving version over many calls, so that one statement sees one version throughout.
+    ///
+    /// ```no_run
+    /// # fn f(geo: themis_kernel::PluginRef) -> Result<(), themis_kernel::call::CallError> {
+    /// let lease = geo.lease()?;
+    /// for request in [b"a", b"b"] {
+    ///     lease.call("distance_km", request)?; // the same version, whatever is reloaded meanwhile
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::NotLoaded`] or [`CallError::Quarantined`].
+    pub fn lease(&self) -> Result<Lease, CallError> {
+        Ok(Lease { slot: self.slot, held: self.slot.hold()? })
+    }
+
+    /// What is known of the plugin.
+    #[must_use]
+    pub fn info(&self) -> PluginInfo {
+        self.slot.info()
+    }
+}
+
+/// A method that can cross threads.
+enum OwnedMethod {
+    Id(u32),
+    Name(String),
+}
+
+impl From<Method<'_>> for OwnedMethod {
+    fn from(method: Method<'_>) -> Self {
+        match method {
+            Method::Id(id) => Self::Id(id),
+            Method::Name(name) => Self::Name(name.to_owned()),
+        }
+    }
+}
+
+impl OwnedMethod {
+    fn as_method(&self) -> Method<'_> {
+        match self {
+            Self::Id(id) => Method::Id(*id),
+            Self::Name(name) => Method::Name(name),
+        }
+    }
+}
+
+/// One version held over many calls. Holding it delays the end of a replaced version, never its replacement.
+#[derive(Debug)]
+pub struct Lease {
+    slot: &'static Slot,
+    held: HeldServing,
+}
+
+impl Lease {
+    /// Calls the held version.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call<'m>(
+        &self,
+        method: impl Into<Method<'m>>,
+        request: &[u8],
+    ) -> Result<Answer, CallError> {
+        let mut bytes = Vec::new();
+        let served_by = self.call_into(method, request, &mut bytes)?;
+        Ok(Answer { bytes, served_by })
+    }
+
+    /// As [`Lease::call`], appending to a buffer the caller reuses.
+    ///
+    /// # Errors
+    /// [`CallError`]; `reply` is then as it was.
+    pub fn call_into<'m>(
+        &self,
+        method: impl Into<Method<'m>>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<ServedBy, CallError> {
+        self.slot.call_held(&self.held, method.into(), request, reply)
+    }
+}
+
+/// Way of all lifecycle requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    pub(crate) executor: Executor,
+    pub(crate) environment: Arc<Environment>,
+    /// Who asks, for the audit log.
+    pub(crate) actor: Arc<str>,
+}
+
+impl Control {
+    pub(crate) async fn replace(
+        &self,
+        replaces: Option<PluginName>,
+        load: LoadRequest,
+    ) -> Result<ReloadReceipt, LoadError> {
+        let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let requested = Instant::now();
+        let answer = self.executor.run(async move {
+            let ask = environment.roles.coordinator.ask(OPERATION_DEADLINE, |reply| {
+                CoordinatorMsg::Replace(Request { replaces, load, actor, requested, reply })
+            });
+            ask.await
+        });
+        answer.await??
+    }
+
+    pub(crate) async fn rollback(&self, plugin: &str) -> Result<ReloadReceipt, RollbackError> {
+        let plugin = self.known(plugin, |plugin| RollbackError::NotLoaded { plugin })?;
+        let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let requested = Instant::now();
+        let answer = self.executor.run(async move {
+            let ask = environment.roles.coordinator.ask(ROLLBACK_DEADLINE, |reply| {
+                CoordinatorMsg::Rollback { plugin, actor, requested, reply }
+            });
+            ask.await
+        });
+        answer.await??
+    }
+
+    pub(crate) async fn unload(&self, plugin: &str) -> Result<(), UnloadError> {
+        let plugin = self.known(plugin, |plugin| UnloadError::NotLoaded { plugin })?;
+        let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let answer = self.executor.run(async move {
+            let ask = environment.roles.coordinator.ask(UNLOAD_DEADLINE, |reply| {
+                CoordinatorMsg::Unload { plugin, actor, reply }
+            });
+            ask.await
+        });
+        answer.await??
+    }
+
+    /// A text that is no name belongs to no plugin.
+    fn known<E: From<KernelFault>>(
+        &self,
+        plugin: &str,
+        not_loaded: impl FnOnce(PluginName) -> E,
+    ) -> Result<PluginName, E> {
+        match plugin.parse::<PluginName>() {
+            Ok(name) if self.environment.directory.find(name.as_str()).is_some() => Ok(name),
+            Ok(name) => Err(not_loaded(name)),
+            Err(error) => Err(KernelFault::BadName { what: error.to_string() }.into()),
+        }
+    }
+}
+
+/// An unload waits for the leases under way, and then for the shutdown hook.
+const UNLOAD_DEADLINE: std::time::Duration = SHUTDOWN_DEADLINE;
+
+/// Loads plugins.
+///
+/// ```no_run
+/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+/// match kernel.loader().load_blocking("geo/1.0.0", None) {
+///     Ok(geo) => println!("{} serves", geo.name()),
+///     Err(error) => eprintln!("{}: {error}", error.code()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PluginLoader(pub(crate) Control);
+
+impl PluginLoader {
+    /// Verifies, maps, initialises and publishes the plugin at `path`: a directory below the plugin root, or a
+    /// library with its detached signature. Returns once its audit record is durable.
+    ///
+    /// A `manifest` must equal the signed one; for a detached binary it names the methods.
+    ///
+    /// # Errors
+    /// [`LoadError`]: refused, failed, or not carried out; nothing serves then that did not before.
+    pub async fn load(
+        &self,
+        path: impl Into<PathBuf>,
+        manifest: Option<Manifest>,
+    ) -> Result<PluginRef, LoadError> {
+        let request = LoadRequest { manifest, ..LoadRequest::at(path) };
+        let receipt = self.load_request(request).await?;
+        match self.0.environment.directory.find(receipt.plugin.as_str()) {
+            Some(slot) => Ok(PluginRef::new(slot)),
+            None => Err(LoadError::NotLoaded { plugin: receipt.plugin }),
+        }
+    }
+
+    /// As [`PluginLoader::load`], with a tier of the caller's choice, answering the receipt.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load_request(&self, request: LoadRequest) -> Result<ReloadReceipt, LoadError> {
+        self.0.replace(None, request).await
+    }
+
+    /// Blocking twin of [`PluginLoader::load`].
+    ///
+    /// # Errors
+    /// [`LoadError`]; also when called on a runtime's thread.
+    pub fn load_blocking(
+        &self,
+        path: impl Into<PathBuf>,
+        manifest: Option<Manifest>,
+    ) -> Result<PluginRef, LoadError> {
+        self.0.executor.block(self.load(path, manifest))?
+    }
+}
+
+/// Replaces loaded plugins and goes back.
+///
+/// ```no_run
+/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+/// let receipt = kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+/// println!("{:?} -> {} in {:?}", receipt.from, receipt.to, receipt.total);
+/// kernel.reloads().rollback_blocking("geo")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct HotReloadManager(pub(crate) Control);
+
+impl HotReloadManager {
+    /// Prepares the version at `path` beside the serving one, proves it, swaps, drains the old one.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: the old version still serves and no caller noticed.
+    pub async fn reload_module(
+        &self,
+        name: &str,
+        path: impl Into<PathBuf>,
+    ) -> Result<ReloadReceipt, ReloadError> {
+        self.reload_request(name, LoadRequest::at(path)).await
+    }
+
+    /// As [`HotReloadManager::reload_module`], with manifest or tier of the caller's choice.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub async fn reload_request(
+        &self,
+        name: &str,
+        request: LoadRequest,
+    ) -> Result<ReloadReceipt, ReloadError> {
+        let name = self.0.known(name, |plugin| ReloadError::NotLoaded { plugin })?;
+        self.0.replace(Some(name), request).await
+    }
+
+    /// Blocking twin of [`HotReloadManager::reload_module`].
+    ///
+    /// # Errors
+    /// [`ReloadError`]; also when called on a runtime's thread.
+    pub fn reload_module_blocking(
+        &self,
+        name: &str,
+        path: impl Into<PathBuf>,
+    ) -> Result<ReloadReceipt, ReloadError> {
+        self.0.executor.block(self.reload_module(name, path))?
+    }
+
+    /// Swaps back to the previous version, which is still initialised. Does not wait for the disk.
+    ///
+    /// # Errors
+    /// [`RollbackError`]: what served still serves.
+    pub async fn rollback(&self, name: &str) -> Result<ReloadReceipt, RollbackError> {
+        self.0.rollback(name).await
+    }
+
+    /// Blocking twin of [`HotReloadManager::rollback`].
+    ///
+    /// # Errors
+    /// [`RollbackError`]; also when called on a runtime's thread.
+    pub fn rollback_blocking(&self, name: &str) -> Result<ReloadReceipt, RollbackError> {
+        self.0.executor.block(self.rollback(name))?
+    }
+}
+
+/// Checks detached signatures; needs no kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct SignatureVerifier;
+
+impl SignatureVerifier {
+    /// Whether `signature` is a strict Ed25519 signature by `key` over the bytes of `binary`.
+    ///
+    /// ```no_run
+    /// use themis_kernel::{SignatureVerifier, admission::PublicKey};
+    ///
+    /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = PublicKey::from_pem_file("dev.pub.pem".as_ref())?;
+    /// SignatureVerifier::verify("libgeo.so".as_ref(), "libgeo.so.sig".as_ref(), &key)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`VerifyError`] says which file and why.
+    pub fn verify(
+        binary: &Path,
+        signature: &Path,
+        key: &PublicKey,
+    ) -> Result<Verified, VerifyError> {
+        admission::verify_detached(binary, signature, key)
+    }
+}

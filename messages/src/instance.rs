@@ -1,0 +1,163 @@
+//! The one contract that every isolation tier fulfils: an initialised instance that can be called.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::Digest;
+use crate::limits::MESSAGE_BYTES_MAX;
+
+/// What a tier hands to the actors: one initialised instance of an image.
+///
+/// The methods block. [`Instance::call`] runs on the caller's thread; the hooks are run by the actors on
+/// threads of their own, with a deadline.
+pub trait Instance: Send + Sync + fmt::Debug {
+    /// Answers one call by appending to `reply`.
+    ///
+    /// When [`Instance::concurrency`] is [`Concurrency::Serial`] the caller of this method must not let two
+    /// calls overlap.
+    fn call(&self, method: u32, request: &[u8], reply: &mut ReplyBuffer<'_>) -> CallStatus;
+
+    /// Whether calls may overlap.
+    fn concurrency(&self) -> Concurrency;
+
+    /// Asks the plugin whether it is well; `Ok` when it has no such hook.
+    ///
+    /// # Errors
+    /// The plugin's own verdict or a fault.
+    fn health(&self) -> Result<(), HookError>;
+
+    /// Ends the instance. Owed exactly once; no call may be under way.
+    ///
+    /// # Errors
+    /// The plugin's own complaint or a fault; the instance is gone all the same.
+    fn shutdown(&self) -> Result<(), HookError>;
+
+    /// What is mapped or running, for receipts.
+    fn evidence(&self) -> &ImageEvidence;
+}
+
+/// Whether calls on one instance may overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// The plugin declared itself thread-safe.
+    Parallel,
+    /// One call at a time.
+    Serial,
+}
+
+/// Proof of what an instance runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageEvidence {
+    /// SHA-256 of the verified bytes, which are the mapped bytes.
+    pub digest: Digest,
+    /// Build id read from the mapped image, when the linker put one in: hexadecimal.
+    pub build_id: Option<String>,
+    /// Inode of the sealed file, found again in the process's memory map.
+    pub inode: u64,
+    /// Whether this image was mapped already (same digest loaded before).
+    pub reused: bool,
+    /// Size of the image's file in bytes.
+    pub bytes: u64,
+}
+
+/// How a call ended, as the plugin ABI tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallStatus {
+    /// 0: the reply is the answer.
+    Ok,
+    /// 1: the plugin's own error; the reply is its text.
+    PluginError,
+    /// 2: no such method.
+    UnknownMethod,
+    /// 3: the request is not what the method takes.
+    BadRequest,
+    /// The reply went over its cap.
+    ReplyTooLarge,
+    /// Any other return code: a fault of the plugin.
+    Fault(i32),
+}
+
+/// Why a hook did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// The plugin refused, with its own text.
+    #[error("the plugin refused: {message}")]
+    Refused {
+        /// The plugin's text, cut and with invalid UTF-8 replaced.
+        message: String,
+    },
+    /// A return code outside the ABI.
+    #[error("the plugin returned {code}, which the ABI does not know")]
+    Fault {
+        /// The code.
+        code: i32,
+    },
+    /// The hook did not return in time; its thread is written off.
+    #[error("the hook did not return within {limit:?}; its thread is written off")]
+    Deadline {
+        /// The limit it missed.
+        limit: Duration,
+    },
+    /// The hook's thread could not be started, or died.
+    #[error("the hook's thread failed: {what}")]
+    Thread {
+        /// What the system said.
+        what: String,
+    },
+}
+
+/// Collects the bytes of one reply up to a cap.
+#[derive(Debug)]
+pub struct ReplyBuffer<'a> {
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    cap: usize,
+    overflowed: bool,
+}
+
+impl<'a> ReplyBuffer<'a> {
+    /// Appends to `bytes`, at most [`MESSAGE_BYTES_MAX`].
+    pub fn new(bytes: &'a mut Vec<u8>) -> Self {
+        Self::with_cap(bytes, MESSAGE_BYTES_MAX)
+    }
+
+    /// Appends to `bytes`, at most `cap` bytes.
+    pub fn with_cap(bytes: &'a mut Vec<u8>, cap: usize) -> Self {
+        let start = bytes.len();
+        Self { bytes, start, cap, overflowed: false }
+    }
+
+    /// Appends a chunk; `false` when that would go over the cap, and then nothing is appended.
+    #[must_use]
+    pub fn write(&mut self, chunk: &[u8]) -> bool {
+        let used = self.bytes.len() - self.start;
+        if self.overflowed || chunk.len() > self.cap - used {
+            self.overflowed = true;
+            return false;
+        }
+        self.bytes.extend_from_slice(chunk);
+        true
+    }
+
+    /// Whether a write was ever refused.
+    #[must_use]
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_over_its_cap_is_refused_for_good() {
+        let mut bytes = b"kept".to_vec();
+        let mut reply = ReplyBuffer::with_cap(&mut bytes, 4);
+        assert!(reply.write(b"abc"));
+        assert!(!reply.write(b"de"));
+        assert!(!reply.write(b"d"), "after an overflow nothing more is taken");
+        assert!(reply.overflowed());
+        assert_eq!(bytes, b"keptabc");
+    }
+}

@@ -1,0 +1,539 @@
+//! Load, reload, rollback, unload: requests, receipts, information and errors.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::admit::AdmitError;
+use crate::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
+use crate::instance::HookError;
+use crate::manifest::Manifest;
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub struct LoadRequest {
+    /// A plugin directory, or a shared library with its detached `.sig` beside it; relative paths are
+    /// relative to the plugin root.
+    pub path: PathBuf,
+    /// Must equal the signed manifest when there is one; gives a detached binary its methods.
+    pub manifest: Option<Manifest>,
+    /// Overrides the configured tier.
+    pub tier: Option<Tier>,
+}
+
+impl LoadRequest {
+    /// Loads what lies at `path` as the configuration says.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), manifest: None, tier: None }
+    }
+}
+
+/// The stages of a load or reload, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::EnumIter)]
+pub enum Stage {
+    /// The intent is being made durable.
+    Recording,
+    /// Files are read, verified and pre-flighted.
+    Admitting,
+    /// The image is mapped; constructors run.
+    Loading,
+    /// The init hook runs.
+    Initialising,
+    /// Health and self-tests run.
+    Probing,
+    /// The pointer is swapped.
+    Swapping,
+}
+
+impl Stage {
+    /// As written in errors, events, metrics and the audit log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recording => "recording",
+            Self::Admitting => "admitting",
+            Self::Loading => "loading",
+            Self::Initialising => "initialising",
+            Self::Probing => "probing",
+            Self::Swapping => "swapping",
+        }
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why an image could not be mapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// The system's loader refused it.
+    #[error("the system loader refused the image: {what}")]
+    Loader {
+        /// Its words.
+        what: String,
+    },
+    /// What is mapped is not what was verified.
+    #[error("the mapped image is not the verified one: {what}")]
+    NotTheVerifiedImage {
+        /// What differs.
+        what: String,
+    },
+    /// The descriptor in memory differs from the one in the file.
+    #[error("the mapped descriptor differs from the verified file in {field}")]
+    DescriptorChanged {
+        /// The field.
+        field: &'static str,
+    },
+    /// A required entry of the descriptor is NULL.
+    #[error("the descriptor's {entry} is NULL")]
+    NullEntry {
+        /// The entry.
+        entry: &'static str,
+    },
+    /// A constructor hung: the system's loader lock is held for good.
+    #[error("in-process loading has stopped: a constructor of {plugin} never returned and holds the system loader's lock; restart the host to load in-process again")]
+    LoaderStuck {
+        /// Whose constructor.
+        plugin: String,
+    },
+    /// Too many images are mapped.
+    #[error("{mapped} images are mapped, the limit is {max}: restart the host")]
+    TooManyImages {
+        /// How many.
+        mapped: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Mapping did not end in time.
+    #[error("mapping did not end within {limit:?}: a constructor hangs")]
+    Deadline {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The mapping's thread could not be started, or died.
+    #[error("the mapping's thread failed: {what}")]
+    Thread {
+        /// What the system said.
+        what: String,
+    },
+}
+
+/// What a self-test or health check found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The health hook.
+    #[error("health check: {0}")]
+    Health(HookError),
+    /// A self-test's answer is not the expected one.
+    #[error("self-test {index} ({method}): {what}")]
+    SelfTest {
+        /// Its place in the manifest, from 0.
+        index: usize,
+        /// Its method.
+        method: String,
+        /// What came instead.
+        what: String,
+    },
+    /// The self-tests did not end in time.
+    #[error("the self-tests did not end within {limit:?}")]
+    Deadline {
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// Why a load failed; what served before, if anything, still serves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Refused before any of its code ran.
+    #[error("{0}")]
+    Refused(AdmitError),
+    /// Could not be mapped.
+    #[error("plugin {plugin}: {error}")]
+    Map {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why.
+        error: MapError,
+    },
+    /// Its init hook failed.
+    #[error("plugin {plugin} {version}: init: {error}")]
+    Init {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version that was tried.
+        version: PluginVersion,
+        /// Why.
+        error: HookError,
+    },
+    /// It started but did not prove well.
+    #[error("plugin {plugin} {version}: {error}")]
+    Probe {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version that was tried.
+        version: PluginVersion,
+        /// What was found.
+        error: ProbeError,
+    },
+    /// A plugin it needs is not there.
+    #[error("plugin {plugin} needs {dependency} {wanted}, but {found}")]
+    Dependency {
+        /// The plugin.
+        plugin: PluginName,
+        /// What it needs.
+        dependency: PluginName,
+        /// In which versions.
+        wanted: String,
+        /// What is there: a version, or "it is not loaded".
+        found: String,
+    },
+    /// It serves already: `reload` replaces, `load` does not.
+    #[error("plugin {plugin} {version} is loaded already: use reload to replace it")]
+    AlreadyLoaded {
+        /// The plugin.
+        plugin: PluginName,
+        /// What serves.
+        version: PluginVersion,
+    },
+    /// Not loaded, so there is nothing to replace.
+    #[error("plugin {plugin} is not loaded: use load")]
+    NotLoaded {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// This very image misbehaved before.
+    #[error("plugin {plugin} {version} is quarantined: {reason}; load another version, or restart the host to try this one again")]
+    Quarantined {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version.
+        version: PluginVersion,
+        /// What it did.
+        reason: String,
+    },
+    /// The new version is another plugin.
+    #[error("{path} holds plugin {found}, not {plugin}", path = path.display())]
+    OtherPlugin {
+        /// The plugin to replace.
+        plugin: PluginName,
+        /// What was found.
+        found: PluginName,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The operation could not be carried out by the kernel.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+/// Faults of the kernel's own machinery, common to all operations.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelFault {
+    /// Another operation on this plugin is running.
+    #[error("plugin {plugin} is busy with another {operation}: try again when it is done")]
+    Busy {
+        /// The plugin.
+        plugin: PluginName,
+        /// load, reload, rollback or unload.
+        operation: &'static str,
+    },
+    /// A role's queue is full.
+    #[error("{role} is overloaded: its queue of {capacity} is full")]
+    Overloaded {
+        /// The role.
+        role: &'static str,
+        /// How many it holds.
+        capacity: usize,
+    },
+    /// A role is stopped or restarting.
+    #[error("{role} is not running: the kernel is stopping or has failed")]
+    Stopped {
+        /// The role.
+        role: &'static str,
+    },
+    /// A role did not answer in time.
+    #[error("{role} did not answer within {limit:?}")]
+    NoAnswer {
+        /// The role.
+        role: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The audit log could not take a record: nothing happens unlogged.
+    #[error("the audit log refused a record: {what}")]
+    Audit {
+        /// Why.
+        what: String,
+    },
+    /// A text that cannot be a plugin's name.
+    #[error("{what}")]
+    BadName {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A blocking call on a thread of an async runtime would stop that runtime.
+    #[error("a blocking call was made on a thread of an async runtime: use the async twin there")]
+    OnRuntimeThread,
+    /// Too many distinct plugin names.
+    #[error("{names} plugin names are known, the limit is {max}")]
+    TooManyNames {
+        /// How many.
+        names: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl KernelFault {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "kernel.busy",
+            Self::Overloaded { .. } => "kernel.overloaded",
+            Self::Stopped { .. } => "kernel.stopped",
+            Self::NoAnswer { .. } => "kernel.no_answer",
+            Self::Audit { .. } => "audit.refused",
+            Self::BadName { .. } => "plugin.bad_name",
+            Self::OnRuntimeThread => "kernel.on_runtime_thread",
+            Self::TooManyNames { .. } => "kernel.too_many_names",
+        }
+    }
+}
+
+impl LoadError {
+    /// Stable code for programs, metrics and the audit log.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(error) => error.code(),
+            Self::Map { error, .. } => match error {
+                MapError::Loader { .. } => "map.loader",
+                MapError::NotTheVerifiedImage { .. } => "map.not_the_verified_image",
+                MapError::DescriptorChanged { .. } => "map.descriptor_changed",
+                MapError::NullEntry { .. } => "map.null_entry",
+                MapError::LoaderStuck { .. } => "map.loader_stuck",
+                MapError::TooManyImages { .. } => "map.too_many_images",
+                MapError::Deadline { .. } => "map.deadline",
+                MapError::Thread { .. } => "map.thread",
+            },
+            Self::Init { error, .. } => match error {
+                HookError::Refused { .. } => "init.refused",
+                HookError::Fault { .. } => "init.fault",
+                HookError::Deadline { .. } => "init.deadline",
+                HookError::Thread { .. } => "init.thread",
+            },
+            Self::Probe { error, .. } => match error {
+                ProbeError::Health(_) => "probe.health",
+                ProbeError::SelfTest { .. } => "probe.self_test",
+                ProbeError::Deadline { .. } => "probe.deadline",
+            },
+            Self::Dependency { .. } => "load.dependency",
+            Self::AlreadyLoaded { .. } => "load.already_loaded",
+            Self::NotLoaded { .. } => "reload.not_loaded",
+            Self::Quarantined { .. } => "load.quarantined",
+            Self::OtherPlugin { .. } => "reload.other_plugin",
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+
+    /// Whether a hook or constructor never returned: its thread is written off, the plugin quarantined.
+    #[must_use]
+    pub const fn is_stuck(&self) -> bool {
+        matches!(
+            self,
+            Self::Map { error: MapError::Deadline { .. }, .. }
+                | Self::Init { error: HookError::Deadline { .. }, .. }
+                | Self::Probe {
+                    error: ProbeError::Deadline { .. } | ProbeError::Health(HookError::Deadline { .. }),
+                    ..
+                }
+        )
+    }
+}
+
+/// Why a reload failed; the old version still serves.
+pub type ReloadError = LoadError;
+
+/// Why a rollback failed; what served still serves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackError {
+    /// There is no warm previous generation.
+    #[error("plugin {plugin} has no previous version to go back to: it was not reloaded since it was loaded")]
+    NoPrevious {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// Not loaded.
+    #[error("plugin {plugin} is not loaded")]
+    NotLoaded {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// What it would go back to was revoked since.
+    #[error("{0}")]
+    Refused(AdmitError),
+    /// The kernel could not carry it out.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+impl RollbackError {
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoPrevious { .. } => "rollback.no_previous",
+            Self::NotLoaded { .. } => "rollback.not_loaded",
+            Self::Refused(error) => error.code(),
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+}
+
+/// Why an unload failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnloadError {
+    /// Not loaded.
+    #[error("plugin {plugin} is not loaded")]
+    NotLoaded {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// Other plugins need it.
+    #[error("plugin {plugin} is needed by {needed_by}: unload that first")]
+    Needed {
+        /// The plugin.
+        plugin: PluginName,
+        /// One that needs it.
+        needed_by: PluginName,
+    },
+    /// The kernel could not carry it out.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+impl UnloadError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotLoaded { .. } => "unload.not_loaded",
+            Self::Needed { .. } => "unload.needed",
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+}
+
+macro_rules! from_fault {
+    ($($error:ty),*) => {$(
+        impl From<KernelFault> for $error {
+            fn from(fault: KernelFault) -> Self {
+                Self::Kernel(fault)
+            }
+        }
+    )*};
+}
+from_fault!(LoadError, RollbackError, UnloadError);
+
+/// How a version came to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// First version of a plugin.
+    Load,
+    /// A new version in place of another.
+    Reload,
+    /// The previous version again.
+    Rollback,
+}
+
+/// What proves that a version serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReloadReceipt {
+    /// What was done.
+    pub operation: Operation,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// What served before.
+    pub from: Option<PluginVersion>,
+    /// What serves now.
+    pub to: PluginVersion,
+    /// Its generation.
+    pub generation: GenerationId,
+    /// Its tier.
+    pub tier: Tier,
+    /// Digest of the verified bytes, which are the mapped bytes.
+    pub digest: Digest,
+    /// Build id read from the mapped image.
+    pub build_id: Option<String>,
+    /// Whether the image was mapped already.
+    pub image_reused: bool,
+    /// From the request to the swap.
+    #[serde(rename = "total_us", serialize_with = "as_micros")]
+    pub total: Duration,
+    /// How long the pointer store took: all a caller can notice.
+    #[serde(rename = "swap_ns", serialize_with = "as_nanos")]
+    pub swap: Duration,
+    /// Sequence number of the audit record of the outcome; a rollback does not wait for it.
+    pub audit_seq: Option<u64>,
+}
+
+fn as_micros<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(duration.as_micros())
+}
+
+fn as_nanos<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(duration.as_nanos())
+}
+
+/// What a plugin's life has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginState {
+    /// Known, not serving.
+    Unloaded,
+    /// Serving.
+    Active,
+    /// Not serving because it misbehaved.
+    Quarantined,
+}
+
+/// What is known of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PluginInfo {
+    /// Its name.
+    pub name: PluginName,
+    /// What serves.
+    pub version: Option<PluginVersion>,
+    /// What a rollback would go back to.
+    pub previous: Option<PluginVersion>,
+    /// Where it runs.
+    pub tier: Option<Tier>,
+    /// What its life has come to.
+    pub state: PluginState,
+    /// Why it is quarantined.
+    pub quarantine: Option<String>,
+    /// The serving generation.
+    pub generation: Option<GenerationId>,
+    /// Digest of the serving image.
+    pub digest: Option<Digest>,
+    /// Build id of the serving image.
+    pub build_id: Option<String>,
+    /// The key it was signed with.
+    pub key_id: Option<KeyId>,
+    /// Methods of the serving version.
+    pub methods: Vec<String>,
+    /// Calls under way, on all generations.
+    pub in_flight: u64,
+    /// Calls answered or refused since the plugin was first loaded.
+    pub calls: u64,
+    /// Generations replaced but still leased.
+    pub draining: usize,
+}

@@ -1,0 +1,130 @@
+//! Every deadline, bound and budget of the kernel, each with the sentence it comes from.
+
+use std::time::Duration;
+
+// === Hooks and calls ===
+
+/// A lifecycle hook (init, reload, shutdown, save_state, health) that has not returned by then is
+/// written off: "lifecycle hook: ≤ 5 s or killed".
+pub const HOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a caller of a plugin that is not thread-safe waits for its turn before the plugin is
+/// quarantined and the caller gets an error.
+pub const SERIAL_WAIT: Duration = Duration::from_secs(30);
+/// Largest request or reply of one call: part of the plugin ABI.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Longest text a plugin may give for the failure of a hook; the rest is cut.
+pub const HOOK_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Longest line a plugin may log; the rest is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+/// Distinct counter names one plugin may create: they become metric labels.
+pub const PLUGIN_COUNTERS_MAX: usize = 64;
+
+// === Admission ===
+
+/// Largest `manifest.json`, checked before it is read.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+/// A signature is exactly this long (RFC 8032).
+pub const SIGNATURE_BYTES: u64 = 64;
+/// Largest single file of a plugin: "size cap, default 128 MiB".
+pub const FILE_BYTES_MAX: u64 = 128 << 20;
+/// Most files one manifest may list; with the cap of a file it bounds what one admission reads.
+pub const FILES_MAX: usize = 256;
+/// Deepest nesting of a manifest's JSON.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Longest path of a file inside a plugin, in bytes.
+pub const PATH_BYTES_MAX: usize = 512;
+/// Longest single path component, in bytes (NAME_MAX of Linux file systems).
+pub const PATH_COMPONENT_BYTES_MAX: usize = 255;
+/// Most methods, dependencies, self-tests, authors a manifest may list, each.
+pub const MANIFEST_LIST_MAX: usize = 256;
+/// Longest free text in a manifest (description, license, author), in bytes.
+pub const MANIFEST_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Name of a plugin: the ABI's `char name[64]` keeps one byte for NUL.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Version of a plugin: the ABI's `char version[32]` keeps one byte for NUL.
+pub const VERSION_BYTES_MAX: usize = 31;
+/// Most plugin versions discovery looks at below one root.
+pub const DISCOVERY_VERSIONS_MAX: usize = 100_000;
+/// Largest PEM file of a key.
+pub const KEY_FILE_BYTES_MAX: u64 = 8 << 10;
+/// Largest `themis.toml`.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+// === Images and generations ===
+
+/// Most distinct images mapped in one process: an image takes about four mappings and
+/// `vm.max_map_count` (65,530) ends loading near 16,000; the rest is the host's.
+pub const IMAGES_MAX: usize = 12_000;
+/// Most distinct plugin names one kernel ever serves: their slots are interned for good.
+pub const CATALOG_NAMES_MAX: usize = 4_096;
+/// How long a replaced generation is waited for before it is reported as outlived by a lease. It
+/// then stays mapped and initialised until that lease ends.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+// === Lifecycle operations ===
+
+/// Reading, verifying and pre-flighting one plugin.
+pub const ADMIT_DEADLINE: Duration = Duration::from_secs(30);
+/// Mapping an image, its constructors included.
+pub const MAP_DEADLINE: Duration = HOOK_DEADLINE;
+/// All self-test calls of one candidate together.
+pub const PROBE_DEADLINE: Duration = HOOK_DEADLINE;
+/// An audit record that must be durable before the operation goes on.
+pub const AUDIT_DEADLINE: Duration = Duration::from_secs(10);
+/// Whole load or reload as its caller sees it: the stages plus room for the hand-overs.
+pub const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
+/// "rollback ≤ 500 ms": the ask for the swap itself.
+pub const ROLLBACK_DEADLINE: Duration = Duration::from_millis(500);
+/// An ask that only reads or changes an actor's own state.
+pub const ASK_DEADLINE: Duration = Duration::from_secs(2);
+/// Orderly end of the whole kernel: drain, shutdown hooks, flush.
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
+const _: () = assert!(SHUTDOWN_DEADLINE.as_secs() > 2 * HOOK_DEADLINE.as_secs());
+const _: () = assert!(
+    OPERATION_DEADLINE.as_secs()
+        >= ADMIT_DEADLINE.as_secs()
+            + MAP_DEADLINE.as_secs()
+            + HOOK_DEADLINE.as_secs()
+            + PROBE_DEADLINE.as_secs()
+            + AUDIT_DEADLINE.as_secs()
+);
+
+// === Supervision ===
+
+/// Restarts an actor may need within [`RESTART_PERIOD`] before its supervisor gives up.
+pub const RESTARTS_MAX: usize = 5;
+/// The window [`RESTARTS_MAX`] counts in.
+pub const RESTART_PERIOD: Duration = Duration::from_secs(60);
+/// Failed loads in a row after which a plugin is quarantined.
+pub const FAILED_LOADS_MAX: u32 = 3;
+
+// === Queues: messages a role holds before it answers `Overloaded` ===
+
+/// Lifecycle requests waiting for the coordinator.
+pub const COORDINATOR_QUEUE: usize = 256;
+/// Questions and changes waiting for the catalog.
+pub const CATALOG_QUEUE: usize = 1_024;
+/// Requests waiting for one plugin's actor.
+pub const PLUGIN_QUEUE: usize = 256;
+/// Records waiting for the audit log.
+pub const AUDIT_QUEUE: usize = 4_096;
+
+// === Audit ===
+
+/// Largest encoded audit record; longer reasons are cut, visibly.
+pub const AUDIT_RECORD_BYTES_MAX: usize = 4 << 10;
+/// Longest reason text inside an audit record.
+pub const AUDIT_REASON_BYTES_MAX: usize = 1 << 10;
+/// Most records one group commit takes.
+pub const AUDIT_BATCH_MAX: usize = 512;
+
+// === Admin API ===
+
+/// Largest body the admin API reads: a call's request, plus room for its envelope.
+pub const ADMIN_BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (1 << 20);
+/// Connections the admin socket serves at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// One in this many calls is timed for the latency histogram: a clock read costs 30–65 ns.
+pub const LATENCY_SAMPLE: u32 = 64;
+/// How often the metrics recorder folds its samples: without it histograms keep every one.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);

@@ -1,0 +1,37 @@
+//! The in-process tier: the only place that maps a plugin's code into the host.
+//!
+//! ```text
+//!             map                    init                     shutdown
+//! verified ────────▶ Image ─────────────────▶ Instance ─────────────────▶ gone
+//!   file    (kept for good,   (as often as     │  ▲
+//!            one per digest)    wanted)        └──┘ call, health
+//! ```
+//!
+//! An image is never unmapped: its code may be on some thread's stack, in a destructor the system runs at a
+//! thread's end, or behind a `'static` reference. So a digest is mapped once and every load of it reuses
+//! the image; [`IMAGES_MAX`](themis_messages::limits::IMAGES_MAX) bounds how many there are.
+//!
+//! What goes wrong here goes wrong in the host. A hook that hangs takes its thread with it: its instance,
+//! and what the host lent to it, then stay alive for as long as the thread does. A *constructor* that hangs
+//! also holds the system loader's lock, and nothing can be mapped in this process any more: [`map`] then
+//! answers [`MapError::LoaderStuck`] at once, [`loader_stuck`] names the plugin, and what runs goes on.
+//! A plugin that aborts, or lets a panic or exception out of an entry, ends the host: that is the limit of
+//! this tier.
+//!
+//! Everything here blocks. The caller runs [`map`], [`Image::init`] and the hooks on threads of the
+//! kernel's own, with a deadline.
+//!
+//! [`MapError::LoaderStuck`]: themis_messages::lifecycle::MapError::LoaderStuck
+
+mod image;
+mod instance;
+mod loader;
+mod proof;
+mod services;
+
+pub use image::Image;
+pub use loader::{loader_stuck, map, mapped_images};
+pub use services::{CounterSink, HostServices, LogLevel, LogSink};
+
+#[cfg(test)]
+mod tests;

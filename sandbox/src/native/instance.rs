@@ -1,0 +1,218 @@
+//! One initialised instance of an image.
+//!
+//! ```text
+//! LIVE ──shutdown called──▶ ENDING ──returned──▶ ENDED
+//! ```
+//!
+//! Dropped while ENDED, it gives back what the host lent to the plugin. Dropped earlier, it leaves that in
+//! place for good: the plugin may still be using it.
+#![expect(unsafe_code, reason = "calls a plugin's entries")]
+
+use std::ffi::c_void;
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+use themis_messages::instance::{
+    CallStatus, Concurrency, HookError, ImageEvidence, Instance, ReplyBuffer,
+};
+use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use themis_plugin::abi::{self, Reply, Slice};
+
+use super::image::Image;
+use super::services::{HostServices, HostTable, clean_text, guarded, prefix};
+
+const LIVE: u8 = 0;
+const ENDING: u8 = 1;
+const ENDED: u8 = 2;
+
+/// What a sink answers when it would not take a chunk.
+const REFUSED: i32 = 1;
+/// What a call on an instance that was shut down is told: no plugin was asked.
+const GONE: CallStatus = CallStatus::Fault(i32::MIN);
+
+impl Image {
+    /// Makes an instance. Blocks for as long as the plugin's init does.
+    ///
+    /// # Errors
+    /// The plugin refused, or returned a code that the ABI does not know.
+    pub fn init(
+        self: &Arc<Self>,
+        services: HostServices,
+        config_json: &[u8],
+    ) -> Result<Arc<dyn Instance>, HookError> {
+        let host = HostTable::new(services);
+        let mut instance = ptr::null_mut();
+        let mut message = Message::default();
+        let sink = message.sink();
+        let config = Slice::new(config_json);
+        let init = self.mapped.entries.init;
+        // SAFETY: the entry is the verified image's, all pointers are valid for the call, and the host's
+        // structure until shutdown returned.
+        let code = unsafe { init(host.as_ptr(), config, &raw mut instance, &raw const sink) };
+        hook_outcome(code, &message)?;
+        Ok(Arc::new(NativeInstance {
+            call: self.mapped.entries.call,
+            instance,
+            life: AtomicU8::new(LIVE),
+            hooks: Mutex::new(()),
+            host: Some(host),
+            image: Arc::clone(self),
+        }))
+    }
+}
+
+struct NativeInstance {
+    /// A copy: a call should not have to go through the image for it.
+    call: abi::CallFn,
+    instance: *mut c_void,
+    life: AtomicU8,
+    /// Held by health and by shutdown: the plugin's memory must not go away under a health check.
+    hooks: Mutex<()>,
+    /// There until it is known that the plugin does not use it any more.
+    host: Option<HostTable>,
+    image: Arc<Image>,
+}
+
+// SAFETY: the instance pointer is only handed to the plugin's entries, which the ABI allows from any
+// thread.
+unsafe impl Send for NativeInstance {}
+// SAFETY: as above. Calls on a plugin that is not thread-safe are kept apart by the caller, as
+// `Instance::call` demands; health may overlap everything; shutdown happens once.
+unsafe impl Sync for NativeInstance {}
+
+impl Instance for NativeInstance {
+    fn call(&self, method: u32, request: &[u8], reply: &mut ReplyBuffer<'_>) -> CallStatus {
+        if self.life.load(Ordering::Acquire) != LIVE {
+            return GONE;
+        }
+        let ctx = ptr::from_mut(reply).cast();
+        let sink = Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_reply };
+        let request = Slice::new(request);
+        // SAFETY: the entry is the verified image's, the instance is live, request and sink outlive the
+        // call.
+        let code = unsafe { (self.call)(self.instance, method, request, &raw const sink) };
+        if reply.overflowed() {
+            return CallStatus::ReplyTooLarge;
+        }
+        match code {
+            abi::OK => CallStatus::Ok,
+            abi::ERROR => CallStatus::PluginError,
+            abi::UNKNOWN_METHOD => CallStatus::UnknownMethod,
+            abi::BAD_REQUEST => CallStatus::BadRequest,
+            code => CallStatus::Fault(code),
+        }
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        self.image.mapped.concurrency
+    }
+
+    fn health(&self) -> Result<(), HookError> {
+        let Some(health) = self.image.mapped.entries.health else { return Ok(()) };
+        let _hooks = self.hooks.lock();
+        if self.life.load(Ordering::Acquire) != LIVE {
+            return Err(HookError::Refused { message: "the instance was shut down".to_owned() });
+        }
+        // SAFETY: the entry is the verified image's; shutdown waits for the lock held here.
+        hook_outcome(unsafe { health(self.instance) }, &Message::default())
+    }
+
+    fn shutdown(&self) -> Result<(), HookError> {
+        let first =
+            self.life.compare_exchange(LIVE, ENDING, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !first {
+            return Ok(());
+        }
+        let _hooks = self.hooks.lock();
+        let shutdown = self.image.mapped.entries.shutdown;
+        // SAFETY: the entry is the verified image's, called once; no health check is under way, and the
+        // caller lets no call be.
+        let code = unsafe { shutdown(self.instance) };
+        self.life.store(ENDED, Ordering::Release);
+        hook_outcome(code, &Message::default())
+    }
+
+    fn evidence(&self) -> &ImageEvidence {
+        self.image.evidence()
+    }
+}
+
+impl fmt::Debug for NativeInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeInstance")
+            .field("image", self.image.evidence())
+            .field("life", &self.life.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for NativeInstance {
+    fn drop(&mut self) {
+        if self.life.load(Ordering::Acquire) != ENDED {
+            tracing::warn!(digest = %self.image.evidence().digest, "instance dropped without an end");
+            std::mem::forget(self.host.take());
+        }
+    }
+}
+
+/// What a hook's code means. Of the ABI's refusals, 2 has no meaning for a hook.
+fn hook_outcome(code: i32, message: &Message) -> Result<(), HookError> {
+    match code {
+        abi::OK => Ok(()),
+        abi::ERROR | abi::BAD_REQUEST => Err(HookError::Refused { message: message.text() }),
+        code => Err(HookError::Fault { code }),
+    }
+}
+
+/// Takes the bytes of a reply.
+///
+/// # Safety
+/// `ctx` is the [`ReplyBuffer`] of the call under way; `chunk` is valid, as the ABI promises.
+unsafe extern "C" fn write_reply(ctx: *mut c_void, chunk: Slice) -> i32 {
+    guarded(REFUSED, || {
+        // SAFETY: the sink is valid only during its call; the buffer is not used otherwise meanwhile.
+        let reply = unsafe { &mut *ctx.cast::<ReplyBuffer<'_>>() };
+        // One byte more than any reply may have is enough to be refused.
+        // SAFETY: valid during this call by the ABI.
+        let bytes = unsafe { prefix(chunk, MESSAGE_BYTES_MAX + 1) };
+        if reply.write(bytes) { abi::OK } else { REFUSED }
+    })
+}
+
+/// Takes the text of a hook's error, and cuts it.
+#[derive(Default)]
+struct Message {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Message {
+    fn sink(&mut self) -> Reply {
+        let ctx = ptr::from_mut(self).cast();
+        Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_message }
+    }
+
+    fn text(&self) -> String {
+        if self.bytes.is_empty() {
+            return "it gave no reason".to_owned();
+        }
+        clean_text(&self.bytes, self.cut)
+    }
+}
+
+/// # Safety
+/// `ctx` is the [`Message`] of the hook under way; `chunk` is valid, as the ABI promises.
+unsafe extern "C" fn write_message(ctx: *mut c_void, chunk: Slice) -> i32 {
+    guarded(REFUSED, || {
+        // SAFETY: the sink is valid only during its call; the message is not used otherwise meanwhile.
+        let message = unsafe { &mut *ctx.cast::<Message>() };
+        let room = HOOK_MESSAGE_BYTES_MAX - message.bytes.len();
+        // SAFETY: valid during this call by the ABI.
+        message.bytes.extend_from_slice(unsafe { prefix(chunk, room) });
+        message.cut |= chunk.len > room;
+        if message.cut { REFUSED } else { abi::OK }
+    })
+}

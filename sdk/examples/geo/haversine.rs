@@ -1,0 +1,15 @@
+//! Great-circle distance on a sphere.
+
+/// Mean radius of the earth in kilometres (IUGG).
+pub(crate) const MEAN_RADIUS_KM: f64 = 6371.0088;
+
+/// Distance in kilometres between two points in degrees, on a sphere of the mean radius.
+#[must_use]
+pub(crate) fn haversine_km(lat1: f64, lon1: f64, lat2: f64, lon2: f64) -> f64 {
+    let (phi1, phi2) = (lat1.to_radians(), lat2.to_radians());
+    let half_lat = ((phi2 - phi1) / 2.0).sin();
+    let half_lon = ((lon2 - lon1).to_radians() / 2.0).sin();
+    let h = half_lat * half_lat + phi1.cos() * phi2.cos() * half_lon * half_lon;
+    // Rounding can push h over 1 at antipodes.
+    2.0 * MEAN_RADIUS_KM * h.min(1.0).sqrt().asin()
+}

@@ -1,0 +1,51 @@
+/*
+ * What the test plugins have in common: a well-behaved init and shutdown, and a way to hang.
+ * NAME and VERSION can be set on the command line; each plugin has defaults.
+ *
+ *   cc -shared -fPIC -fvisibility=hidden -Wl,--build-id -Wl,-z,noexecstack -I sdk/include \
+ *      -DVERSION='"2.0.0"' -o libcounter.so tests/plugins/counter.c
+ */
+#ifndef FIXTURE_H
+#define FIXTURE_H
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "themis_plugin.h"
+
+#ifndef VERSION
+#define VERSION "1.0.0"
+#endif
+
+#define UNUSED __attribute__((unused))
+
+/* Hangs until somebody opens the FIFO for writing; for ever when none was named. */
+UNUSED static void hang(void) {
+#ifdef HANG_FIFO
+  (void)open(HANG_FIFO, O_RDONLY);
+#else
+  for (;;) pause();
+#endif
+}
+
+UNUSED static int32_t good_init(const themis_host *host, themis_slice config_json, void **instance,
+                                const themis_reply *message) {
+  (void)host, (void)config_json, (void)message;
+  *instance = NULL;
+  return THEMIS_OK;
+}
+
+/* Method 1 echoes. */
+UNUSED static int32_t good_call(void *instance, uint32_t method, themis_slice request,
+                                const themis_reply *reply) {
+  (void)instance;
+  if (method != 1) return THEMIS_UNKNOWN_METHOD;
+  return themis_write(reply, request.ptr, request.len) == 0 ? THEMIS_OK : THEMIS_ERROR;
+}
+
+UNUSED static int32_t good_shutdown(void *instance) {
+  (void)instance;
+  return THEMIS_OK;
+}
+
+#endif

@@ -1,0 +1,255 @@
+//! Fixtures of the integration tests and benches: a place with keys, signed plugins and a kernel.
+//!
+//! Plugins are C sources in `plugins/`, compiled where they are used, so that a test says with which options its
+//! plugin was built; those that have to be Rust are the `examples/` of this package.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use themis_kernel::admission::{self, NameSet, SigningKey, TrustedKey};
+use themis_kernel::ids::{PluginName, Tier};
+use themis_kernel::{Config, Kernel};
+
+/// Where this repository lies.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// A shared library that cargo built as an example of some package of this workspace.
+///
+/// # Panics
+/// When it is not built: `cargo build --workspace --all-targets` builds all.
+#[must_use]
+pub fn built_example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let profile = own.ancestors().find(|dir| dir.join("examples").is_dir());
+    let path = profile.expect("examples are built").join(format!("examples/lib{name}.so"));
+    assert!(path.exists(), "{} is not built", path.display());
+    path
+}
+
+/// One plugin to compile and sign.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    source: Source,
+    /// Its name, in descriptor and manifest.
+    pub name: String,
+    /// Its version, in descriptor and manifest.
+    pub version: String,
+    /// Additional arguments of the compiler.
+    pub flags: Vec<String>,
+    /// Laid over the manifest's own keys.
+    pub manifest: Value,
+    /// Files with target `data`.
+    pub data: Vec<(String, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    C(PathBuf),
+    Built(PathBuf),
+}
+
+impl Fixture {
+    /// A C source of `plugins/`.
+    #[must_use]
+    pub fn c(source: &str, name: &str, version: &str) -> Self {
+        let path = repository().join("tests/plugins").join(source);
+        Self::new(Source::C(path), name, version)
+    }
+
+    /// A library that is built already; its descriptor must say `name` and `version`.
+    #[must_use]
+    pub fn built(library: PathBuf, name: &str, version: &str) -> Self {
+        Self::new(Source::Built(library), name, version)
+    }
+
+    fn new(source: Source, name: &str, version: &str) -> Self {
+        Self {
+            source,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            flags: Vec::new(),
+            manifest: json!({}),
+            data: Vec::new(),
+        }
+    }
+
+    /// Adds an argument of the compiler.
+    #[must_use]
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// Sets a key of the manifest.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        self.manifest[key] = value;
+        self
+    }
+
+    /// Adds a data file.
+    #[must_use]
+    pub fn data(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.data.push((path.to_owned(), bytes.to_vec()));
+        self
+    }
+
+    /// Writes the library to `to`.
+    fn build(&self, to: &Path) {
+        match &self.source {
+            Source::Built(library) => {
+                std::fs::copy(library, to).expect("the library can be copied");
+            }
+            Source::C(source) => {
+                let include = repository().join("sdk/include");
+                let status = Command::new("cc")
+                    .args(["-shared", "-fPIC", "-O1", "-fvisibility=hidden"])
+                    .args(["-Wl,--build-id", "-Wl,-z,noexecstack", "-o"])
+                    .arg(to)
+                    .arg("-I")
+                    .arg(include)
+                    .arg(format!("-DNAME=\"{}\"", self.name))
+                    .arg(format!("-DVERSION=\"{}\"", self.version))
+                    .args(&self.flags)
+                    .arg(source)
+                    .status()
+                    .expect("a C compiler is there");
+                assert!(status.success(), "{} does not compile", source.display());
+            }
+        }
+    }
+
+    fn manifest_json(&self, library: &str) -> Value {
+        let mut files = vec![json!({"path": library, "target": "linux-x86_64"})];
+        files.extend(self.data.iter().map(|(path, _)| json!({"path": path, "target": "data"})));
+        let mut manifest = json!({
+            "schema": 1, "name": self.name, "version": self.version, "abi": "1.0",
+            "files": files,
+            "methods": [
+                {"name": "version", "id": 1}, {"name": "echo", "id": 2}, {"name": "fail", "id": 3},
+                {"name": "unknown", "id": 4}, {"name": "bad_request", "id": 5},
+            ],
+            "capabilities": ["log", "clock", "metrics", "resources"],
+        });
+        if let (Some(manifest), Some(own)) = (manifest.as_object_mut(), self.manifest.as_object()) {
+            manifest.extend(own.clone());
+        }
+        manifest
+    }
+}
+
+/// A private directory with a plugin root, a key and a data directory; it is removed when dropped.
+#[derive(Debug)]
+pub struct Site {
+    dir: tempfile::TempDir,
+    /// The key that every plugin is signed with and that is trusted for all names.
+    pub key: Arc<SigningKey>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Site {
+    /// An empty place.
+    ///
+    /// # Panics
+    /// When the system gives no temporary directory.
+    #[must_use]
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let site = Self { dir, key: Arc::new(SigningKey::generate().expect("a key")) };
+        make_dir(&site.root());
+        site
+    }
+
+    /// The place itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The plugin root.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("plugins")
+    }
+
+    /// Compiles, lists and signs a plugin; answers its path below the root.
+    ///
+    /// # Panics
+    /// When that fails: the fixture is wrong.
+    pub fn add(&self, fixture: &Fixture) -> String {
+        let below = self.add_unsigned(fixture);
+        admission::sign_dir(&self.root().join(&below), &self.key).expect("the plugin can be signed");
+        below
+    }
+
+    /// As [`Site::add`], without the signature.
+    ///
+    /// # Panics
+    /// When that fails: the fixture is wrong.
+    pub fn add_unsigned(&self, fixture: &Fixture) -> String {
+        let below = format!("{}/{}", fixture.name, fixture.version);
+        let dir = self.root().join(&below);
+        let library = format!("linux-x86_64/lib{}.so", fixture.name);
+        make_dir(&dir.join("linux-x86_64"));
+        fixture.build(&dir.join(&library));
+        for (path, bytes) in &fixture.data {
+            let path = dir.join(path);
+            make_dir(path.parent().expect("a data file is in a directory"));
+            std::fs::write(path, bytes).expect("a data file can be written");
+        }
+        let manifest = serde_json::to_vec_pretty(&fixture.manifest_json(&library)).expect("JSON");
+        std::fs::write(dir.join("manifest.json"), manifest).expect("a manifest can be written");
+        below
+    }
+
+    /// Every plugin allowed and trusted in-process under the site's key.
+    ///
+    /// # Panics
+    /// When the names are no plugin names.
+    #[must_use]
+    pub fn config(&self, trusted: &[&str]) -> Config {
+        let names = trusted.iter().map(|name| name.parse::<PluginName>().expect("a name"));
+        let mut config = Config::new(self.dir.path().join("var"), self.root());
+        config.allow = NameSet::Any;
+        config.trusted_in_process = names.collect();
+        config.default_tier = Tier::InProcess;
+        config.trusted_keys = vec![TrustedKey {
+            label: "test".to_owned(),
+            key: self.key.public_key(),
+            not_before: None,
+            not_after: None,
+            plugins: NameSet::Any,
+        }];
+        config
+    }
+
+    /// A kernel on threads of its own that trusts these names in-process.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(&self, trusted: &[&str]) -> Kernel {
+        Kernel::start_blocking(self.config(trusted)).expect("the kernel starts")
+    }
+}
+
+/// Makes a directory and its parents, not writable by others whatever the umask.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn make_dir(path: &Path) {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.expect("a directory can be made");
+}
