@@ -20,6 +20,7 @@ use themis_messages::manifest::Manifest;
 use themis_sandbox::admission::{self, AdmittedPlugin};
 use themis_sandbox::native::{self, Image};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
 use crate::catalog::CatalogMsg;
 use crate::environment::Environment;
@@ -81,7 +82,13 @@ impl Actor for Reload {
         run_once: Run,
         environment: &mut Arc<Environment>,
     ) -> Result<(), ActorProcessingErr> {
-        run(Arc::clone(environment), run_once.request).await;
+        let request = run_once.request;
+        let (name, path) = match &request.replaces {
+            Some(_) => ("reload", request.load.path.display()),
+            None => ("load", request.load.path.display()),
+        };
+        let span = tracing::info_span!("plugin", operation = name, %path);
+        run(Arc::clone(environment), request).instrument(span).await;
         myself.stop(None);
         Ok(())
     }

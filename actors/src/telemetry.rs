@@ -83,7 +83,7 @@ pub fn refresh(directory: &Directory) {
         }
     }
     gauge!("themis_plugins").set(serving);
-    let images = u32::try_from(themis_sandbox::native::images_mapped()).unwrap_or(u32::MAX);
+    let images = u32::try_from(themis_sandbox::native::mapped_images()).unwrap_or(u32::MAX);
     gauge!("themis_images_mapped").set(images);
     let stuck = themis_sandbox::native::loader_stuck().is_some();
     gauge!("themis_loader_stuck").set(u8::from(stuck));

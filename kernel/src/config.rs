@@ -219,7 +219,8 @@ impl Config {
     /// [`ConfigError`]: the file cannot be read, others can write it, or what it says is refused.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        let absolute = std::path::absolute(path).map_err(|error| io_error(path, "resolve", &error))?;
+        let absolute =
+            std::path::absolute(path).map_err(|error| io_error(path, "resolve", &error))?;
         let base_dir = absolute.parent().unwrap_or(Path::new("/"));
         Self::from_toml(&text, base_dir, path)
     }

@@ -53,3 +53,4 @@ pub use themis_actors::tree::Health;
 pub use themis_messages::{admit, audit, call, ids, instance, lifecycle, limits, manifest};
 pub use themis_persistence as persistence;
 pub use themis_sandbox::admission;
+pub use themis_sandbox::native::{end_process, loader_stuck};

@@ -55,6 +55,8 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Most distinct images mapped in one process: an image takes about four mappings and
 /// `vm.max_map_count` (65,530) ends loading near 16,000; the rest is the host's.
 pub const IMAGES_MAX: usize = 12_000;
+/// Most address space one image may span: the loader reserves it all before it maps the first byte.
+pub const IMAGE_SPAN_BYTES_MAX: u64 = 1 << 30;
 /// Most distinct plugin names one kernel ever serves: their slots are interned for good.
 pub const CATALOG_NAMES_MAX: usize = 4_096;
 /// How long a replaced generation is waited for before it is reported as outlived by a lease. It

@@ -23,12 +23,14 @@
 //!
 //! [`MapError::LoaderStuck`]: themis_messages::lifecycle::MapError::LoaderStuck
 
+mod exit;
 mod image;
 mod instance;
 mod loader;
 mod proof;
 mod services;
 
+pub use exit::end_process;
 pub use image::Image;
 pub use loader::{loader_stuck, map, mapped_images};
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};

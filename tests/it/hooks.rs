@@ -12,8 +12,8 @@ const DEADLINE: Duration = Duration::from_millis(800);
 
 fn start(site: &Site, trusted: &[&str]) -> Kernel {
     let mut config: Config = site.config(trusted);
-    config.limits.hook_deadline = DEADLINE;
-    config.limits.call_deadline = DEADLINE;
+    config.hook_deadline = DEADLINE;
+    config.call_deadline = DEADLINE;
     Kernel::start_blocking(config).unwrap()
 }
 
@@ -101,17 +101,21 @@ fn a_call_stuck_in_a_serial_plugin_frees_its_other_callers() {
 #[test]
 fn a_constructor_that_hangs_stops_loading_and_nothing_else() {
     let site = Site::new();
-    let good = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
-    let hanging = site.add(&Fixture::c("hang_ctor.c", "hang_ctor", "1.0.0"));
-    let late = site.add(&Fixture::c("counter.c", "late", "1.0.0"));
-    let kernel = start(&site, &["counter", "hang_ctor", "late"]);
-    let counter = kernel.loader().load_blocking(&good, None).unwrap();
-    assert_eq!(kernel.loader().load_blocking(hanging, None).unwrap_err().code(), "map.deadline");
-    assert_eq!(kernel.loader().load_blocking(late, None).unwrap_err().code(), "map.loader_stuck");
-    assert_eq!(counter.call(2, b"on").unwrap().bytes, b"on");
-    // An image that is mapped already needs no loader.
-    kernel.reloads().reload_module_blocking("counter", &good).unwrap();
-    kernel.shutdown_blocking();
-    // The constructor holds the system loader's lock, which an ordinary exit would wait for.
-    themis_tests::exit_now();
+    // An ordinary exit would wait for the system loader's lock, which the constructor holds.
+    let test = "hooks::a_constructor_that_hangs_stops_loading_and_nothing_else";
+    themis_tests::in_killed_process(test, site.path(), |_dir| {
+        let site = Site::new();
+        let good = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+        let hanging = site.add(&Fixture::c("hang_ctor.c", "hang_ctor", "1.0.0"));
+        let late = site.add(&Fixture::c("counter.c", "late", "1.0.0"));
+        let kernel = start(&site, &["counter", "hang_ctor", "late"]);
+        let load = |path: &str| kernel.loader().load_blocking(path, None);
+        let counter = load(&good).unwrap();
+        assert_eq!(load(&hanging).unwrap_err().code(), "map.deadline");
+        assert_eq!(load(&late).unwrap_err().code(), "map.loader_stuck");
+        assert_eq!(counter.call(2, b"on").unwrap().bytes, b"on");
+        // An image that is mapped already needs no loader.
+        kernel.reloads().reload_module_blocking("counter", &good).unwrap();
+        std::mem::forget(kernel);
+    });
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::call::CallError;
 use themis_kernel::lifecycle::{LoadError, Operation, PluginState, RollbackError, UnloadError};
+use themis_kernel::{Config, Kernel};
 use themis_tests::{Fixture, Site, built_example};
 
 fn counter(version: &str) -> Fixture {
@@ -241,27 +242,16 @@ fn every_step_is_on_the_audit_record_and_the_chain_holds() {
 
 #[test]
 fn a_record_is_durable_when_load_has_returned() {
-    // The child loads, reports and is killed at once; its parent reads the log.
-    const CHILD: &str = "THEMIS_TEST_SITE";
-    if let Ok(dir) = std::env::var(CHILD) {
-        let site = std::path::PathBuf::from(dir);
-        let mut config = themis_kernel::Config::from_file(&site.join("themis.toml")).unwrap();
-        config.admin_socket = None;
-        let kernel = themis_kernel::Kernel::start_blocking(config).unwrap();
-        kernel.loader().load_blocking("counter/1.0.0", None).unwrap();
-        std::fs::write(site.join("loaded"), b"").unwrap();
-        rustix_kill_self();
-        unreachable!("killed");
-    }
     let site = Site::new();
     site.add(&counter("1.0.0"));
     site.write_config(&["counter"]);
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "lifecycle::a_record_is_durable_when_load_has_returned"])
-        .env(CHILD, site.path())
-        .status()
-        .unwrap();
-    assert!(site.path().join("loaded").exists(), "the child did not get that far: {status}");
+    let test = "lifecycle::a_record_is_durable_when_load_has_returned";
+    themis_tests::in_killed_process(test, site.path(), |dir| {
+        let config = Config::from_file(&dir.join("themis.toml")).unwrap();
+        let kernel = Kernel::start_blocking(config).unwrap();
+        kernel.loader().load_blocking("counter/1.0.0", None).unwrap();
+        std::mem::forget(kernel);
+    });
     let kernel = site.start(&[]);
     let records = kernel.audit_records_blocking(0, 100).unwrap();
     let loaded =
@@ -269,11 +259,4 @@ fn a_record_is_durable_when_load_has_returned() {
     assert!(loaded, "{records:?}");
     kernel.audit_verify_blocking().unwrap();
     kernel.shutdown_blocking();
-}
-
-/// As `kill -9` from outside: nothing of the process gets to run again.
-fn rustix_kill_self() {
-    let own = std::process::id().to_string();
-    let killed = std::process::Command::new("kill").args(["-9", &own]).status();
-    panic!("still alive after {killed:?}");
 }

@@ -8,9 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+pub use jiff::Timestamp;
+use strum::IntoEnumIterator as _;
 use themis_kernel::admission::{self, NameSet, SigningKey, TrustedKey};
-use themis_kernel::ids::{PluginName, Tier};
+use themis_kernel::admit::AdmitErrorKind;
+use themis_kernel::ids::{Digest, PluginName, Tier};
+use themis_kernel::instance::Instance;
 use themis_kernel::{Config, Kernel};
+use themis_sandbox::native;
 
 /// Where this repository lies.
 #[must_use]
@@ -234,6 +239,23 @@ impl Site {
         config
     }
 
+    /// Writes `themis.toml` and the public key it names; answers its path.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn write_config(&self, trusted: &[&str]) -> PathBuf {
+        self.key.write_pem_pair(&self.dir.path().join("test")).expect("keys can be written");
+        let text = format!(
+            "data_dir = \"var\"\nplugin_root = \"plugins\"\nallow = [\"*\"]\n\
+             trusted_in_process = {trusted:?}\ndefault_tier = \"in-process\"\n\
+             [[trusted_key]]\nid = \"test\"\npath = \"test.pub.pem\"\nplugins = [\"*\"]\n\
+             [admin]\nsocket = \"admin.sock\"\n"
+        );
+        let path = self.dir.path().join("themis.toml");
+        std::fs::write(&path, text).expect("a configuration can be written");
+        path
+    }
+
     /// A kernel on threads of its own that trusts these names in-process.
     ///
     /// # Panics
@@ -252,4 +274,82 @@ pub fn make_dir(path: &Path) {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
     made.expect("a directory can be made");
+}
+
+/// Every reason to refuse a plugin.
+#[must_use]
+pub fn every_admit_error() -> Vec<AdmitErrorKind> {
+    AdmitErrorKind::iter().collect()
+}
+
+/// SHA-256 of a file, by the system's own tool: not by what is under test.
+///
+/// # Panics
+/// When the tool is not there.
+#[must_use]
+pub fn sha256(path: &Path) -> [u8; 32] {
+    let output = Command::new("sha256sum").arg(path).output().expect("sha256sum runs");
+    let text = String::from_utf8(output.stdout).expect("hexadecimal");
+    text.split(' ').next().and_then(|hex| hex.parse::<Digest>().ok()).expect("a digest").0
+}
+
+/// Runs a future on a runtime of its own.
+///
+/// # Panics
+/// When there is no runtime to be had.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+/// The present, for admission.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Distinct images mapped in this process.
+#[must_use]
+pub fn images_mapped() -> usize {
+    native::mapped_images()
+}
+
+/// Maps and initialises an admitted plugin without a kernel, for comparison.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn bare_instance(plugin: &admission::AdmittedPlugin) -> Arc<dyn Instance> {
+    let image = native::map(plugin).expect("it maps");
+    let services = themis_sandbox::native::HostServices {
+        plugin: plugin.manifest.name.clone(),
+        capabilities: Vec::new(),
+        log: Arc::new(|_, _| {}),
+        counter: Arc::new(|_, _| {}),
+        data: Arc::clone(&plugin.data),
+    };
+    image.init(services, b"{}").expect("it starts")
+}
+
+/// Runs `scene` in a process of its own that is killed with SIGKILL right behind it, and checks that it got to
+/// its end. `test` is the path of the calling test.
+///
+/// # Panics
+/// When the scene did not get to its end.
+pub fn in_killed_process(test: &str, dir: &Path, scene: impl FnOnce(&Path)) {
+    const DIR: &str = "THEMIS_TEST_DIR";
+    const DONE: &str = "scene-done";
+    if let Some(dir) = std::env::var_os(DIR) {
+        let dir = PathBuf::from(dir);
+        scene(&dir);
+        std::fs::write(dir.join(DONE), b"").expect("a file can be written");
+        let own = std::process::id().to_string();
+        drop(Command::new("kill").args(["-9", &own]).status());
+        unreachable!("killed");
+    }
+    let own = std::env::current_exe().expect("the running program has a path");
+    let output = Command::new(own).args(["--exact", test, "--nocapture"]).env(DIR, dir).output();
+    let output = output.expect("the test can be started again");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(dir.join(DONE).exists(), "{test} did not get to its end: {}\n{told}", output.status);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use themis_sandbox::admission::KeyError;
+use themis_messages::admit::KeyError;
 
 /// Where in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub enum ConfigError {
         /// Where it is named.
         at: Place,
         /// What is wrong with it.
-        error: KeyError,
+        error: Box<KeyError>,
     },
     /// Right in itself, but it asks for what cannot be given; ignoring it would promise what does not hold.
     #[error("{at}: {what}")]
@@ -105,7 +105,7 @@ impl ConfigError {
             Self::TooLarge { .. } => "config.too_large",
             Self::NotUtf8 { .. } => "config.not_utf8",
             Self::Invalid { .. } => "config.invalid",
-            Self::Key { .. } => "config.key",
+            Self::Key { error, .. } => error.code(),
             Self::Unsupported { .. } => "config.unsupported",
         }
     }

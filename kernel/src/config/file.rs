@@ -14,15 +14,15 @@ use toml::Spanned;
 use super::error::ConfigError;
 use super::source::Source;
 use super::{
-    ADMIN_SOCKET, CALL_DEADLINE_MAX, CPU_PERCENT_MAX, Config, Limits, PluginConfig, PluginLimits, Require,
-    WASM_MEMORY_BYTES_MAX,
+    ADMIN_SOCKET, CALL_DEADLINE_MAX, CPU_PERCENT_MAX, Config, Limits, PluginConfig, PluginLimits,
+    Require, WASM_MEMORY_BYTES_MAX,
 };
 
 /// Longest name of a trusted key.
 const LABEL_BYTES_MAX: usize = 64;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct ThemisToml {
     data_dir: Spanned<String>,
     plugin_root: Spanned<String>,
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for NameOrAll {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct KeyToml {
     id: Spanned<String>,
     path: Spanned<String>,
@@ -72,26 +72,26 @@ struct KeyToml {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RevokedToml {
     keys: Vec<Spanned<String>>,
     digests: BTreeSet<Digest>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct AdminToml {
     socket: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct MetricsToml {
     listen: Option<Spanned<SocketAddr>>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct PluginToml {
     config: Option<Spanned<toml::Table>>,
     tier: Option<Tier>,
@@ -103,7 +103,7 @@ struct PluginToml {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct PluginLimitsToml {
     memory_bytes: Option<Spanned<u64>>,
     wasm_memory_bytes: Option<Spanned<u64>>,
@@ -112,7 +112,7 @@ struct PluginLimitsToml {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct LimitsToml {
     memory_bytes: Option<Spanned<u64>>,
     wasm_memory_bytes: Option<Spanned<u64>>,
@@ -123,7 +123,7 @@ struct LimitsToml {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct MaximaToml {
     memory_bytes: Option<Spanned<u64>>,
     wasm_memory_bytes: Option<Spanned<u64>>,
@@ -133,7 +133,8 @@ struct MaximaToml {
 /// Reads the text and the keys it names.
 pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
     let file: ThemisToml = toml::from_str(source.text).map_err(|error| source.not_toml(&error))?;
-    let mut config = Config::new(source.resolve(&file.data_dir)?, source.resolve(&file.plugin_root)?);
+    let mut config =
+        Config::new(source.resolve(&file.data_dir)?, source.resolve(&file.plugin_root)?);
     config.allow = name_set(file.allow);
     config.trusted_in_process = file.trusted_in_process;
     config.default_tier = file.default_tier.unwrap_or(config.default_tier);
@@ -141,12 +142,13 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
         Some(path) => source.resolve(path)?,
         None => config.data_dir.join(ADMIN_SOCKET),
     });
-    config.metrics_listen = file.metrics.listen.map(|address| loopback(source, &address)).transpose()?;
+    config.metrics_listen =
+        file.metrics.listen.map(|address| loopback(source, &address)).transpose()?;
     config.limits = limits(source, &file.limits)?;
-    config.hook_deadline =
-        deadline(source, &file.limits.hook_deadline_ms, HOOK_DEADLINE)?.unwrap_or(config.hook_deadline);
-    config.call_deadline =
-        deadline(source, &file.limits.call_deadline_ms, CALL_DEADLINE_MAX)?.unwrap_or(config.call_deadline);
+    config.hook_deadline = deadline(source, &file.limits.hook_deadline_ms, HOOK_DEADLINE)?
+        .unwrap_or(config.hook_deadline);
+    config.call_deadline = deadline(source, &file.limits.call_deadline_ms, CALL_DEADLINE_MAX)?
+        .unwrap_or(config.call_deadline);
     for (name, section) in file.plugin {
         let plugin = plugin(source, section, &config)?;
         config.plugins.insert(name, plugin);
@@ -161,7 +163,7 @@ fn name_set(names: Vec<NameOrAll>) -> NameSet {
     let mut set = BTreeSet::new();
     for name in names {
         match name {
-            NameOrAll::All => return NameSet::All,
+            NameOrAll::All => return NameSet::Any,
             NameOrAll::Name(name) => set.insert(name),
         };
     }
@@ -174,22 +176,24 @@ fn loopback(source: &Source<'_>, address: &Spanned<SocketAddr>) -> Result<Socket
     if listen.ip().is_loopback() {
         return Ok(listen);
     }
-    let what = format!("metrics are served on loopback only, {} is not: use 127.0.0.1 or [::1]", listen.ip());
+    let what = format!(
+        "metrics are served on loopback only, {} is not: use 127.0.0.1 or [::1]",
+        listen.ip()
+    );
     Err(source.invalid(address.span(), what))
 }
 
 // === Keys ===
 
-fn trusted_keys(source: &Source<'_>, sections: Vec<KeyToml>) -> Result<Vec<TrustedKey>, ConfigError> {
+fn trusted_keys(
+    source: &Source<'_>,
+    sections: Vec<KeyToml>,
+) -> Result<Vec<TrustedKey>, ConfigError> {
     let mut keys: Vec<TrustedKey> = Vec::new();
     for section in sections {
         let key = trusted_key(source, &section)?;
         if keys.iter().any(|other| other.label == key.label) {
             return Err(source.invalid(section.id.span(), "two trusted keys have this id"));
-        }
-        if let Some(other) = keys.iter().find(|other| other.key.id() == key.key.id()) {
-            let what = format!("this is the same key as {:?}: give it all its plugins in one place", other.label);
-            return Err(source.invalid(section.path.span(), what));
         }
         keys.push(TrustedKey { plugins: name_set(section.plugins), ..key });
     }
@@ -205,11 +209,17 @@ fn trusted_key(source: &Source<'_>, section: &KeyToml) -> Result<TrustedKey, Con
         return Err(source.invalid(section.id.span(), what));
     }
     let path = source.resolve(&section.path)?;
-    let key = PublicKey::from_pem_file(&path)
-        .map_err(|error| ConfigError::Key { at: source.place(section.path.span().start), error })?;
+    let key = PublicKey::from_pem_file(&path).map_err(|error| ConfigError::Key {
+        at: source.place(section.path.span().start),
+        error: Box::new(error),
+    })?;
     // A label that reads like a key id must be that key's, or a revocation could mean two keys.
-    if KeyId::from_str(label).is_ok_and(|id| id != key.id()) {
-        let what = format!("this is the id of another key: the key in {} has {}", path.display(), key.id());
+    if KeyId::from_str(label).is_ok_and(|id| id != key.key_id()) {
+        let what = format!(
+            "this is the id of another key: the key in {} has {}",
+            path.display(),
+            key.key_id()
+        );
         return Err(source.invalid(section.id.span(), what));
     }
     let not_before = section.not_before.as_ref().map(|time| instant(source, time)).transpose()?;
@@ -217,13 +227,24 @@ fn trusted_key(source: &Source<'_>, section: &KeyToml) -> Result<TrustedKey, Con
     if let (Some(from), Some(until), Some(time)) = (not_before, not_after, &section.not_after)
         && until < from
     {
-        return Err(source.invalid(time.span(), "is before not_before: the key would never be valid"));
+        return Err(
+            source.invalid(time.span(), "is before not_before: the key would never be valid")
+        );
     }
-    Ok(TrustedKey { label: label.clone(), key, not_before, not_after, plugins: name_set(Vec::new()) })
+    Ok(TrustedKey {
+        label: label.clone(),
+        key,
+        not_before,
+        not_after,
+        plugins: name_set(Vec::new()),
+    })
 }
 
 /// A date and time with its offset, as TOML writes it or as text.
-fn instant(source: &Source<'_>, value: &Spanned<toml::Value>) -> Result<jiff::Timestamp, ConfigError> {
+fn instant(
+    source: &Source<'_>,
+    value: &Spanned<toml::Value>,
+) -> Result<jiff::Timestamp, ConfigError> {
     let text = match value.get_ref() {
         toml::Value::Datetime(time) => Some(time.to_string()),
         toml::Value::String(text) => Some(text.clone()),
@@ -234,7 +255,8 @@ fn instant(source: &Source<'_>, value: &Spanned<toml::Value>) -> Result<jiff::Ti
         | toml::Value::Table(_) => None,
     };
     text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        source.invalid(value.span(), "want a date and time with an offset, like 2027-01-31T00:00:00Z")
+        source
+            .invalid(value.span(), "want a date and time with an offset, like 2027-01-31T00:00:00Z")
     })
 }
 
@@ -246,9 +268,12 @@ fn revoked_keys(
 ) -> Result<BTreeSet<KeyId>, ConfigError> {
     let id_of = |entry: &Spanned<String>| {
         let text = entry.get_ref();
-        let labelled = trusted.iter().find(|key| key.label == *text).map(|key| key.key.id());
+        let labelled = trusted.iter().find(|key| key.label == *text).map(|key| key.key.key_id());
         labelled.or_else(|| text.parse().ok()).ok_or_else(|| {
-            source.invalid(entry.span(), "want a key id of 16 lower-case hexadecimal digits, or the id of a [[trusted_key]]")
+            source.invalid(
+                entry.span(),
+                "want a key id of 16 lower-case hexadecimal digits, or the id of a [[trusted_key]]",
+            )
         })
     };
     entries.iter().map(id_of).collect()
@@ -256,7 +281,11 @@ fn revoked_keys(
 
 // === Plugins ===
 
-fn plugin(source: &Source<'_>, section: PluginToml, config: &Config) -> Result<PluginConfig, ConfigError> {
+fn plugin(
+    source: &Source<'_>,
+    section: PluginToml,
+    config: &Config,
+) -> Result<PluginConfig, ConfigError> {
     let in_process = section.tier.unwrap_or(config.default_tier) == Tier::InProcess;
     if let Some(require) = section.require.as_ref().filter(|_| in_process)
         && *require.get_ref() == Require::Full
@@ -310,7 +339,9 @@ fn json(value: toml::Value) -> Option<serde_json::Value> {
         toml::Value::Float(number) => serde_json::Number::from_f64(number)?.into(),
         toml::Value::Boolean(flag) => flag.into(),
         toml::Value::Datetime(_) => return None,
-        toml::Value::Array(items) => items.into_iter().map(json).collect::<Option<Vec<_>>>()?.into(),
+        toml::Value::Array(items) => {
+            items.into_iter().map(json).collect::<Option<Vec<_>>>()?.into()
+        }
         toml::Value::Table(table) => {
             let fields = table.into_iter().map(|(key, value)| Some((key, json(value)?)));
             serde_json::Value::Object(fields.collect::<Option<_>>()?)
@@ -323,10 +354,12 @@ fn json(value: toml::Value) -> Option<serde_json::Value> {
 fn limits(source: &Source<'_>, file: &LimitsToml) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
     let max = &mut limits.max;
-    max.memory_bytes = within(source, &file.max.memory_bytes, u64::MAX)?.unwrap_or(max.memory_bytes);
+    max.memory_bytes =
+        within(source, &file.max.memory_bytes, u64::MAX)?.unwrap_or(max.memory_bytes);
     max.wasm_memory_bytes = within(source, &file.max.wasm_memory_bytes, WASM_MEMORY_BYTES_MAX)?
         .unwrap_or(max.wasm_memory_bytes);
-    max.cpu_percent = percent(source, &file.max.cpu_percent, CPU_PERCENT_MAX)?.unwrap_or(max.cpu_percent);
+    max.cpu_percent =
+        percent(source, &file.max.cpu_percent, CPU_PERCENT_MAX)?.unwrap_or(max.cpu_percent);
     let max = limits.max;
     // A default that was not written down gives way to a maximum that was.
     limits.memory_bytes = within(source, &file.memory_bytes, max.memory_bytes)?
@@ -352,7 +385,11 @@ fn plugin_limits(
 }
 
 /// A number from 1 to `max`, if there is one.
-fn within(source: &Source<'_>, number: &Option<Spanned<u64>>, max: u64) -> Result<Option<u64>, ConfigError> {
+fn within(
+    source: &Source<'_>,
+    number: &Option<Spanned<u64>>,
+    max: u64,
+) -> Result<Option<u64>, ConfigError> {
     let Some(number) = number else {
         return Ok(None);
     };
@@ -363,7 +400,11 @@ fn within(source: &Source<'_>, number: &Option<Spanned<u64>>, max: u64) -> Resul
     Err(source.invalid(number.span(), format!("want 1 to {max}, got {value}")))
 }
 
-fn percent(source: &Source<'_>, number: &Option<Spanned<u64>>, max: u32) -> Result<Option<u32>, ConfigError> {
+fn percent(
+    source: &Source<'_>,
+    number: &Option<Spanned<u64>>,
+    max: u32,
+) -> Result<Option<u32>, ConfigError> {
     let value = within(source, number, u64::from(max))?;
     // `within` kept it at or below a u32.
     Ok(value.map(|value| u32::try_from(value).unwrap_or(max)))

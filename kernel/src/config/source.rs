@@ -37,8 +37,14 @@ impl Source<'_> {
 
     /// What the TOML library says, on one line.
     pub(super) fn not_toml(&self, error: &toml::de::Error) -> ConfigError {
-        let span = error.span().unwrap_or(0..0);
-        self.invalid(span, error.message().replace('\n', ": "))
+        let what = error.message().replace('\n', ": ");
+        let span = error.span().unwrap_or_default();
+        let mut at = self.place(span.start);
+        // What is said of the file as a whole is not about the key it happens to start with.
+        if span.is_empty() {
+            at.key.clear();
+        }
+        ConfigError::Invalid { at, what }
     }
 
     /// Line, column and key at a byte of the text.

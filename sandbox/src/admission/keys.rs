@@ -319,5 +319,4 @@ fn wrong_label(path: &Path, wanted: &'static str, label: &str) -> KeyError {
 }
 
 #[cfg(test)]
-#[path = "tests/keys.rs"]
 mod tests;

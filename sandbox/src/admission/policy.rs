@@ -239,5 +239,4 @@ impl TrustedKey {
 }
 
 #[cfg(test)]
-#[path = "tests/policy.rs"]
 mod tests;

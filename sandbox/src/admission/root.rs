@@ -334,5 +334,4 @@ pub(super) fn from_io(path: &Path, action: &'static str, error: &std::io::Error)
 }
 
 #[cfg(test)]
-#[path = "tests/root.rs"]
 mod tests;

@@ -64,7 +64,7 @@ fn same_descriptor(mapped: &abi::Descriptor, described: &Descriptor) -> Result<(
     let version = padded_is(&mapped.version, &described.version.to_string());
     let checks = [
         ("magic", mapped.magic == abi::MAGIC),
-        ("struct_size", mapped.struct_size as usize >= size_of::<abi::Descriptor>()),
+        ("struct_size", mapped.struct_size == described.struct_size),
         ("abi_major", mapped.abi_major == described.abi.major),
         ("abi_minor", mapped.abi_minor == described.abi.minor),
         ("features", mapped.features == described.features),

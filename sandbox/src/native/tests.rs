@@ -60,7 +60,7 @@ impl Bench {
 
     fn build(&self, plugin: &str, flags: &[&str]) -> Built {
         let bytes = std::fs::read(self.compile(plugin, flags)).unwrap();
-        Built { file: support::seal(&bytes), described: support::describe(&bytes) }
+        Built { file: SealedFile::seal_for_test(&bytes), described: Descriptor::for_test(&bytes) }
     }
 
     fn map(&self, built: &Built) -> Result<Arc<Image>, MapError> {
@@ -240,7 +240,8 @@ fn a_constructor_cannot_change_what_was_signed() {
 fn what_the_systems_loader_refuses_is_told_in_its_words() {
     let Some(bench) = Bench::new() else { return };
     let built = bench.build("counter", &[]);
-    let not_elf = Built { file: support::seal(b"not a library"), described: built.described };
+    let not_elf =
+        Built { file: SealedFile::seal_for_test(b"not a library"), described: built.described };
     let refused = bench.map(&not_elf).unwrap_err();
     let MapError::Loader { what } = refused else { panic!("{refused}") };
     assert!(what.starts_with("the image: ") && !what.contains("/proc"), "{what}");
@@ -292,7 +293,7 @@ fn a_serial_plugin_says_so() {
 }
 
 fn with_data() -> Heard {
-    let file = support::seal(b"twelve bytes");
+    let file = SealedFile::seal_for_test(b"twelve bytes");
     Heard { data: Arc::new(BTreeMap::from([("data/a".to_owned(), file)])), ..Heard::default() }
 }
 
@@ -382,17 +383,4 @@ fn a_constructor_that_hangs_stops_mapping_and_nothing_else() {
     });
     assert_eq!(bench.loader.stuck(), None);
     bench.map(&other).unwrap();
-}
-
-/// What admission would hand over.
-mod support {
-    use super::{Descriptor, SealedFile};
-
-    pub(super) fn seal(bytes: &[u8]) -> SealedFile {
-        SealedFile::seal_for_test(bytes)
-    }
-
-    pub(super) fn describe(bytes: &[u8]) -> Descriptor {
-        Descriptor::for_test(bytes)
-    }
 }
