@@ -28,7 +28,8 @@ pub struct Generation {
     pub path: PathBuf,
     /// What runs.
     pub instance: Arc<dyn Instance>,
-    pub(crate) counted: Counted,
+    /// Held for its drop.
+    pub(crate) _counted: Counted,
 }
 
 impl Generation {

@@ -209,10 +209,10 @@ impl State {
             }
             PluginMsg::Install { candidate, reply } => reply.send(self.install(candidate)),
             PluginMsg::Confirm => {
-                self.apply(Event::Confirm);
+                self.take_note(Event::Confirm);
             }
             PluginMsg::Revert { reply } => {
-                self.apply(Event::Revert);
+                self.take_note(Event::Revert);
                 reply.send(());
             }
             PluginMsg::Rollback { actor, requested, reply } => {
@@ -224,7 +224,7 @@ impl State {
             PluginMsg::HookStuck { digest, reason } => self.quarantine(digest, reason),
             PluginMsg::CallStuck { generation, limit } => self.call_stuck(generation, limit),
             PluginMsg::Drained { generation } => {
-                self.apply(Event::Drained(generation));
+                self.take_note(Event::Drained(generation));
             }
             PluginMsg::DrainOverdue { generation } => self.drain_overdue(generation),
             PluginMsg::ShutdownEnded { generation, outcome } => {
@@ -352,7 +352,7 @@ impl State {
         if self.quarantined.contains_key(&digest) {
             return;
         }
-        self.apply(Event::Stuck(generation));
+        self.take_note(Event::Stuck(generation));
         let reason = format!("a call did not end while another waited {limit:?} for its turn");
         self.quarantine(digest, reason);
     }
@@ -383,7 +383,7 @@ impl State {
         if let (Err(HookError::Deadline { .. }), Some(ended)) = (&outcome, &ended) {
             self.quarantine(ended.digest, "its shutdown hook never returned".to_owned());
         }
-        self.apply(Event::Ended(generation));
+        self.take_note(Event::Ended(generation));
         self.answer_unloads();
     }
 
@@ -400,6 +400,13 @@ impl State {
             }
         }
         Ok(swap)
+    }
+
+    /// Applies what has happened already and so cannot be refused; a refusal is a fault of ours, worth a line.
+    fn take_note(&mut self, event: Event) {
+        if let Err(refusal) = self.apply(event) {
+            tracing::error!(plugin = %self.slot.name(), ?event, ?refusal, "an event did not apply");
+        }
     }
 
     fn publish(&mut self, next: Option<GenerationId>) -> Duration {

@@ -192,6 +192,11 @@ impl Progress {
     }
 
     async fn admit(&mut self) -> Result<(), LoadError> {
+        // New threads register thread-local destructors under the lock that the stuck constructor holds: nothing
+        // below would end.
+        if let Some(by) = native::loader_stuck() {
+            return Err(LoadError::LoaderStuck { by });
+        }
         let environment = Arc::clone(&self.environment);
         let load = self.load.clone();
         let admitted = work::run("admit", ADMIT_DEADLINE, move || {
@@ -290,7 +295,7 @@ impl Progress {
             key_id: admitted.key_id,
             path: admitted.path.clone(),
             instance,
-            counted: telemetry::Counted::new(),
+            _counted: telemetry::Counted::new(),
         }));
         Ok(())
     }

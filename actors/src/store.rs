@@ -101,11 +101,7 @@ async fn answer(admitted: Admitted<StoreMsg>, store: Arc<Store>) {
     let Admitted { message, permit: _permit } = admitted;
     match message {
         StoreMsg::ReadAudit { from, limit, reply } => {
-            let read = move || {
-                let records = records(&store, Direction::OldestFirst { from })?;
-                records.take(limit).map(|stored| Ok(stored?.record)).collect()
-            };
-            let read = move || read().map_err(StoreFault::Audit);
+            let read = move || read(&store, from, limit).map_err(StoreFault::Audit);
             reply.send(off_thread(read).await);
         }
         StoreMsg::VerifyAudit { reply } => {
@@ -122,4 +118,9 @@ async fn off_thread<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(KernelFault::Audit { what: error.to_string() }.into()),
     }
+}
+
+fn read(store: &Store, from: u64, limit: usize) -> Result<Vec<AuditRecord>, AuditError> {
+    let records = records(store, Direction::OldestFirst { from })?;
+    records.take(limit).map(|stored| Ok(stored?.record)).collect()
 }

@@ -63,7 +63,7 @@ impl Tree {
             if !asked {
                 tracing::error!("the kernel has failed: loaded plugins go on, nothing else will");
             }
-            drop(sender.send(if asked { Health::Stopped } else { Health::Failed }));
+            sender.send_replace(if asked { Health::Stopped } else { Health::Failed });
         });
         let mailbox = Mailbox::new("kernel", 8);
         mailbox.connect(RactorIncarnation(root.clone()));

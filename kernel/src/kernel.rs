@@ -129,7 +129,8 @@ impl Kernel {
             Err(error) => return Err(KernelFault::Audit { what: error.to_string() }.into()),
         };
         let (closed, store_closed) = tokio::sync::oneshot::channel();
-        store.after_close(move || drop(closed.send(())));
+        // Whoever waits for it may be gone.
+        store.after_close(move || closed.send(()).unwrap_or_default());
         let environment = Environment::new(Settings {
             root,
             policy: config.policy(),

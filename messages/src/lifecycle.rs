@@ -227,6 +227,12 @@ pub enum LoadError {
         /// Where.
         path: PathBuf,
     },
+    /// A constructor hung: nothing can be loaded in-process any more.
+    #[error("in-process loading has stopped: a constructor of {by} never returned and holds the system loader's lock; restart the host to load in-process again")]
+    LoaderStuck {
+        /// Whose constructor.
+        by: String,
+    },
     /// The operation could not be carried out by the kernel.
     #[error("{0}")]
     Kernel(KernelFault),
@@ -334,6 +340,7 @@ impl LoadError {
                 ProbeError::SelfTest { .. } => "probe.self_test",
                 ProbeError::Deadline { .. } => "probe.deadline",
             },
+            Self::LoaderStuck { .. } => "map.loader_stuck",
             Self::Dependency { .. } => "load.dependency",
             Self::AlreadyLoaded { .. } => "load.already_loaded",
             Self::NotLoaded { .. } => "reload.not_loaded",

@@ -13,12 +13,14 @@ impl Plugin for Panics {
         Ok(Self)
     }
 
+    #[expect(clippy::panic, reason = "what this plugin is for")]
     fn shutdown(self) -> Result<(), Error> {
         std::panic::panic_any(42_u8)
     }
 }
 
 impl Panics {
+    #[expect(clippy::panic, reason = "what this plugin is for")]
     fn explode(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         std::panic::panic_any(format!("boom at {} bytes", request.len()))
     }

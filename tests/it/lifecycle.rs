@@ -62,7 +62,7 @@ fn a_reference_survives_reload_rollback_and_unload() {
 fn every_way_a_call_can_end_has_its_error() {
     let site = Site::new();
     let counter = site.add(&counter("1.0.0"));
-    let wild = site.add(&Fixture::c("wild_code.c", "wild_code", "1.0.0"));
+    let wild = site.add(&Fixture::c("wild_code.c", "wild_code", "1.0.0").flag("-DWELL"));
     let big = site.add(&Fixture::c("big_reply.c", "big_reply", "1.0.0"));
     let kernel = site.start(&["counter", "wild_code", "big_reply"]);
     let plugin = kernel.loader().load_blocking(counter, None).unwrap();

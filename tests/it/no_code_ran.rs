@@ -139,28 +139,16 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
             let digest = themis_tests::sha256(&it.library());
             it.config.revoked_digests = BTreeSet::from([Digest(digest)]);
         }),
-        K::PathInvalid => Case::good().with(|it| it.request.path = "ctor_writes/1.0\0.0".into()),
-        K::PathEscapes => Case::good().with(|it| it.request.path = "/etc".into()),
-        K::PathSymlink => Case::good().with(|it| {
-            let elsewhere = it.site.path().join("elsewhere");
-            std::fs::rename(it.dir(), &elsewhere).unwrap();
-            symlink(elsewhere, it.dir()).unwrap();
-        }),
-        K::NotFound => Case::good().with(|it| it.request.path = "ctor_writes/9.9.9".into()),
-        K::WrongFileType => Case::good().with(|it| {
-            std::fs::remove_file(it.library()).unwrap();
-            std::fs::create_dir(it.library()).unwrap();
-        }),
-        K::WritableByOthers => Case::good().with(|it| mode(&it.dir(), 0o777)),
-        K::ForeignOwner => {
-            let case = Case::good();
-            if std::os::unix::fs::chown(case.dir(), Some(12_345), None).is_err() {
-                return Err("only root can give a file away");
-            }
-            case
-        }
-        K::FileTooLarge => Case::good().with(|it| it.sign_bytes(&vec![b' '; (64 << 10) + 1])),
-        K::Io | K::ImageRefused => return Err("needs a failing disk or kernel: tested beside the code"),
+        K::PathInvalid
+        | K::PathEscapes
+        | K::PathSymlink
+        | K::NotFound
+        | K::WrongFileType
+        | K::WritableByOthers
+        | K::ForeignOwner
+        | K::FileTooLarge
+        | K::Io
+        | K::ImageRefused => return path(kind),
         K::ManifestSyntax
         | K::ManifestDuplicateKey
         | K::ManifestUnknownKey
@@ -197,6 +185,36 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
         | K::DescriptorInvalid
         | K::DescriptorMismatch
         | K::FeatureUnknown => descriptor_case(kind),
+    })
+}
+
+/// Paths and files, as the file system has them.
+fn path(kind: AdmitErrorKind) -> Result<Case, &'static str> {
+    use AdmitErrorKind as K;
+    Ok(match kind {
+        K::PathInvalid => Case::good().with(|it| it.request.path = "ctor_writes/1.0\0.0".into()),
+        K::PathEscapes => Case::good().with(|it| it.request.path = "/etc".into()),
+        K::PathSymlink => Case::good().with(|it| {
+            let elsewhere = it.site.path().join("elsewhere");
+            std::fs::rename(it.dir(), &elsewhere).unwrap();
+            symlink(elsewhere, it.dir()).unwrap();
+        }),
+        K::NotFound => Case::good().with(|it| it.request.path = "ctor_writes/9.9.9".into()),
+        K::WrongFileType => Case::good().with(|it| {
+            std::fs::remove_file(it.library()).unwrap();
+            std::fs::create_dir(it.library()).unwrap();
+        }),
+        K::WritableByOthers => Case::good().with(|it| mode(&it.dir(), 0o777)),
+        K::ForeignOwner => {
+            let case = Case::good();
+            if std::os::unix::fs::chown(case.dir(), Some(12_345), None).is_err() {
+                return Err("only root can give a file away");
+            }
+            case
+        }
+        K::FileTooLarge => Case::good().with(|it| it.sign_bytes(&vec![b' '; (64 << 10) + 1])),
+        K::Io | K::ImageRefused => return Err("needs a failing disk or kernel: tested beside the code"),
+        other => panic!("{other:?} is not about paths"),
     })
 }
 

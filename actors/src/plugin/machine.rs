@@ -147,11 +147,12 @@ impl Machine {
     }
 
     fn unload(&mut self) -> Result<Vec<Effect>, Refusal> {
-        if self.current.is_none() && self.previous.is_none() {
+        let leaving = [self.current, self.previous, self.parked];
+        if leaving.iter().all(Option::is_none) {
             return Err(Refusal::NotServing);
         }
         self.close_current();
-        let leaving = [self.current.take(), self.previous.take(), self.parked];
+        (self.current, self.previous) = (None, None);
         let mut effects = vec![Effect::Publish(None)];
         effects.extend(leaving.into_iter().filter_map(|generation| self.retire(generation)));
         Ok(effects)

@@ -8,10 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::pkcs8::spki::der::pem::PemLabel as _;
+use ed25519_dalek::pkcs8::spki::SubjectPublicKeyInfoRef;
+use ed25519_dalek::pkcs8::spki::der::pem::{LineEnding, PemLabel as _};
 use ed25519_dalek::pkcs8::{
-    DecodePrivateKey as _, Document, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
-    ObjectIdentifier, PrivateKeyInfoRef, SecretDocument, SubjectPublicKeyInfoRef,
+    DecodePrivateKey as _, Document, EncodePrivateKey as _, EncodePublicKey as _, ObjectIdentifier,
+    PrivateKeyInfoRef, SecretDocument,
 };
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use rustix::fs::OFlags;
