@@ -50,7 +50,9 @@ pub enum AdmitError {
         name: PluginName,
     },
     /// In-process needs the operator's word.
-    #[error("plugin {name} is not trusted in-process: add it to `trusted_in_process` in themis.toml, or choose another tier")]
+    #[error(
+        "plugin {name} is not trusted in-process: add it to `trusted_in_process` in themis.toml, or choose another tier"
+    )]
     NotTrustedInProcess {
         /// The plugin.
         name: PluginName,

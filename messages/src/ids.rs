@@ -18,7 +18,9 @@ pub enum IdError {
         got: String,
     },
     /// Not a semantic version without build metadata, or too long.
-    #[error("not a plugin version: want semver without build metadata, at most {VERSION_BYTES_MAX} bytes, got {got:?}")]
+    #[error(
+        "not a plugin version: want semver without build metadata, at most {VERSION_BYTES_MAX} bytes, got {got:?}"
+    )]
     Version {
         /// The text, shortened.
         got: String,
@@ -62,8 +64,8 @@ impl FromStr for PluginName {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let mut bytes = text.bytes();
         let head = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
-        let tail = bytes
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+        let tail =
+            bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
         if head && tail && text.len() <= NAME_BYTES_MAX {
             Ok(Self(text.into()))
         } else {
@@ -234,7 +236,14 @@ mod tests {
         for good in ["1.0.0", "0.1.0-alpha.1", "10.20.30"] {
             assert_eq!(good.parse::<PluginVersion>().unwrap().to_string(), good);
         }
-        for bad in ["1.0", "01.0.0", "1.0.0+build", "v1.0.0", " 1.0.0", "1.0.0-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+        for bad in [
+            "1.0",
+            "01.0.0",
+            "1.0.0+build",
+            "v1.0.0",
+            " 1.0.0",
+            "1.0.0-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
             assert!(bad.parse::<PluginVersion>().is_err(), "{bad:?}");
         }
     }

@@ -96,7 +96,9 @@ pub enum MapError {
         entry: &'static str,
     },
     /// A constructor hung: the system's loader lock is held for good.
-    #[error("in-process loading has stopped: a constructor of {plugin} never returned and holds the system loader's lock; restart the host to load in-process again")]
+    #[error(
+        "in-process loading has stopped: a constructor of {plugin} never returned and holds the system loader's lock; restart the host to load in-process again"
+    )]
     LoaderStuck {
         /// Whose constructor.
         plugin: String,
@@ -208,7 +210,9 @@ pub enum LoadError {
         plugin: PluginName,
     },
     /// This very image misbehaved before.
-    #[error("plugin {plugin} {version} is quarantined: {reason}; load another version, or restart the host to try this one again")]
+    #[error(
+        "plugin {plugin} {version} is quarantined: {reason}; load another version, or restart the host to try this one again"
+    )]
     Quarantined {
         /// The plugin.
         plugin: PluginName,
@@ -228,7 +232,9 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// A constructor hung: nothing can be loaded in-process any more.
-    #[error("in-process loading has stopped: a constructor of {by} never returned and holds the system loader's lock; restart the host to load in-process again")]
+    #[error(
+        "in-process loading has stopped: a constructor of {by} never returned and holds the system loader's lock; restart the host to load in-process again"
+    )]
     LoaderStuck {
         /// Whose constructor.
         by: String,
@@ -358,7 +364,8 @@ impl LoadError {
             Self::Map { error: MapError::Deadline { .. }, .. }
                 | Self::Init { error: HookError::Deadline { .. }, .. }
                 | Self::Probe {
-                    error: ProbeError::Deadline { .. } | ProbeError::Health(HookError::Deadline { .. }),
+                    error: ProbeError::Deadline { .. }
+                        | ProbeError::Health(HookError::Deadline { .. }),
                     ..
                 }
         )
@@ -372,7 +379,9 @@ pub type ReloadError = LoadError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
     /// There is no warm previous generation.
-    #[error("plugin {plugin} has no previous version to go back to: it was not reloaded since it was loaded")]
+    #[error(
+        "plugin {plugin} has no previous version to go back to: it was not reloaded since it was loaded"
+    )]
     NoPrevious {
         /// The plugin.
         plugin: PluginName,

@@ -192,7 +192,10 @@ mod tests {
         let no_answer = KernelFault::NoAnswer { role: "test", limit };
         assert_eq!(mailbox.ask(limit, |reply| reply).await, Err(no_answer));
         mailbox.connect(Handler(drop));
-        assert_eq!(mailbox.ask(limit, |reply| reply).await, Err(KernelFault::Stopped { role: "test" }));
+        assert_eq!(
+            mailbox.ask(limit, |reply| reply).await,
+            Err(KernelFault::Stopped { role: "test" })
+        );
         mailbox.connect(Handler(|admitted: Admitted<Reply<u32>>| admitted.message.send(7)));
         assert_eq!(mailbox.ask(limit, |reply| reply).await, Ok(7));
     }

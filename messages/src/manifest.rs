@@ -70,6 +70,10 @@ impl AbiVersion {
 
     /// Same major, minor not above ours.
     #[must_use]
+    #[expect(
+        clippy::absurd_extreme_comparisons,
+        reason = "the kernel's minor is 0 only until it rises"
+    )]
     pub const fn is_supported(self) -> bool {
         self.major == Self::KERNEL.major && self.minor <= Self::KERNEL.minor
     }
@@ -113,11 +117,8 @@ impl Target {
         ["linux-x86_64", "linux-aarch64", "macos-x86_64", "macos-aarch64", "windows-x86_64"];
 
     /// The platform this kernel runs on.
-    pub const HOST: Self = Self::Native(if cfg!(target_arch = "x86_64") {
-        "linux-x86_64"
-    } else {
-        "linux-aarch64"
-    });
+    pub const HOST: Self =
+        Self::Native(if cfg!(target_arch = "x86_64") { "linux-x86_64" } else { "linux-aarch64" });
 
     /// As written in the manifest.
     #[must_use]

@@ -163,8 +163,18 @@ mod tests {
     fn tricks_are_refused() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         for text in [
-            "\u{feff}{}", "{} {}", "{}x", "NaN", "1e400", "-1e400", "{\"a\":}", "", "{'a':1}", "{\"a\":1,}",
-            "\"\\ud800\"", deep.as_str(),
+            "\u{feff}{}",
+            "{} {}",
+            "{}x",
+            "NaN",
+            "1e400",
+            "-1e400",
+            "{\"a\":}",
+            "",
+            "{'a':1}",
+            "{\"a\":1,}",
+            "\"\\ud800\"",
+            deep.as_str(),
         ] {
             assert!(matches!(refusal(text), StrictJsonError::Syntax { .. }), "{text:.20}");
         }

@@ -103,7 +103,9 @@ impl Admission<'_> {
         check_listing(dir, &manifest)?;
 
         let mut kept = Kept::default();
-        check_files(dir, &manifest, self.policy, |listed, file| self.keep(&mut kept, listed, file))?;
+        check_files(dir, &manifest, self.policy, |listed, file| {
+            self.keep(&mut kept, listed, file)
+        })?;
         let image = kept.image.ok_or_else(no_target)?;
         let path = dir.path.join(native);
         let elf = Image::parse(&path, image.bytes())?;

@@ -85,11 +85,7 @@ impl Descriptor {
     ///
     /// # Errors
     /// [`AdmitError::DescriptorMismatch`] with the first field that differs.
-    pub(super) fn check_against(
-        &self,
-        path: &Path,
-        manifest: &Manifest,
-    ) -> Result<(), AdmitError> {
+    pub(super) fn check_against(&self, path: &Path, manifest: &Manifest) -> Result<(), AdmitError> {
         let pairs = [
             ("name", manifest.name.to_string(), self.name.to_string()),
             ("version", manifest.version.to_string(), self.version.to_string()),
@@ -154,8 +150,7 @@ impl Reader<'_> {
         if rest.iter().any(|&byte| byte != 0) {
             return Err(self.invalid(field, "has bytes behind its NUL"));
         }
-        let text =
-            str::from_utf8(text).map_err(|_not_utf8| self.invalid(field, "is not UTF-8"))?;
+        let text = str::from_utf8(text).map_err(|_not_utf8| self.invalid(field, "is not UTF-8"))?;
         text.parse().map_err(|error: T::Err| self.invalid(field, error.to_string()))
     }
 }

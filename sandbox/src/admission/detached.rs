@@ -19,8 +19,8 @@ use super::elf::Image;
 use super::keys::{PublicKey, SignatureFault, SigningKey};
 use super::root::{Dir, PluginFile};
 use super::sealed::Purpose;
-use super::signed::{read_signature, verify};
 use super::sign::replace;
+use super::signed::{read_signature, verify};
 
 /// Admits a binary with its detached signature.
 ///
@@ -208,8 +208,9 @@ pub fn verify_detached(
         }
         other => other?,
     };
-    let raw: [u8; 64] = raw.try_into().map_err(|raw: Vec<u8>| {
-        VerifyError::SignatureLength { path: signature.to_owned(), found: raw.len() as u64 }
+    let raw: [u8; 64] = raw.try_into().map_err(|raw: Vec<u8>| VerifyError::SignatureLength {
+        path: signature.to_owned(),
+        found: raw.len() as u64,
     })?;
     let bytes = read(binary, FILE_BYTES_MAX)?;
     key.verify(&bytes, &raw).map_err(|fault| match fault {

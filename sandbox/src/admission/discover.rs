@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::FileType;
 use themis_messages::admit::AdmitError;
 use themis_messages::limits::DISCOVERY_VERSIONS_MAX;
 
@@ -51,7 +50,9 @@ pub fn discover(
     };
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..threads)
-            .map(|_| std::thread::Builder::new().name("discover".to_owned()).spawn_scoped(scope, work))
+            .map(|_| {
+                std::thread::Builder::new().name("discover".to_owned()).spawn_scoped(scope, work)
+            })
             .collect();
         for thread in started {
             let thread = thread.map_err(|error| failed(root, error.to_string()))?;
@@ -103,14 +104,12 @@ fn directories(dir: &Dir, refused: &mut Vec<Discovered>) -> Result<Vec<String>, 
         if entry.name.starts_with('.') {
             continue;
         }
-        match entry.kind {
-            FileType::Directory => names.push(entry.name),
-            FileType::Symlink => {
-                let path = dir.path.join(entry.name);
-                let result = Err(AdmitError::PathSymlink { path: path.clone() });
-                refused.push(Discovered { path, result });
-            }
-            _ => {}
+        if entry.kind.is_dir() {
+            names.push(entry.name);
+        } else if entry.kind.is_symlink() {
+            let path = dir.path.join(entry.name);
+            let result = Err(AdmitError::PathSymlink { path: path.clone() });
+            refused.push(Discovered { path, result });
         }
     }
     Ok(names)

@@ -104,7 +104,7 @@ impl<'a> Image<'a> {
     }
 
     /// The file's bytes from an address to the end of the segment that holds it.
-    fn from_address(&self, address: u64) -> Option<&'a [u8]> {
+    fn at_address(&self, address: u64) -> Option<&'a [u8]> {
         let load = self
             .loads
             .iter()
@@ -114,7 +114,7 @@ impl<'a> Image<'a> {
     }
 
     fn slice_at<T: object::pod::Pod>(&self, address: u64, count: usize) -> Option<&'a [T]> {
-        let (slice, _) = object::pod::slice_from_bytes(self.from_address(address)?, count).ok()?;
+        let (slice, _) = object::pod::slice_from_bytes(self.at_address(address)?, count).ok()?;
         Some(slice)
     }
 
@@ -125,7 +125,7 @@ impl<'a> Image<'a> {
             return Err(self.broken("it has not exactly one dynamic table"));
         };
         let outside = || self.broken("its dynamic table lies outside the file");
-        let room = self.from_address(table.p_vaddr(LE)).ok_or_else(outside)?;
+        let room = self.at_address(table.p_vaddr(LE)).ok_or_else(outside)?;
         let count = room.len() / size_of::<Dyn>();
         let (all, _) = object::pod::slice_from_bytes::<Dyn>(room, count)
             .map_err(|()| self.broken("its dynamic table is not aligned"))?;
@@ -154,7 +154,7 @@ impl<'a> Image<'a> {
         let address = self.required(elf::DT_STRTAB, "string table")?;
         let size = self.required(elf::DT_STRSZ, "size of its string table")?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        self.from_address(address)
+        self.at_address(address)
             .and_then(|room| room.get(..size))
             .ok_or_else(|| self.broken("its string table lies outside the file"))
     }
@@ -169,14 +169,14 @@ impl<'a> Image<'a> {
         let outside = || self.broken("its hash table lies outside the file");
         let mut count = 0;
         if let Some(address) = self.entry(elf::DT_GNU_HASH)? {
-            let room = self.from_address(address).ok_or_else(outside)?;
+            let room = self.at_address(address).ok_or_else(outside)?;
             let table =
                 GnuHashTable::<Header>::parse(LE, room).map_err(|error| self.broken(error))?;
             // Of a library that exports nothing, the table is empty and no length can be had.
             count = table.symbol_table_length(LE).unwrap_or(0);
         }
         if let Some(address) = self.entry(elf::DT_HASH)? {
-            let room = self.from_address(address).ok_or_else(outside)?;
+            let room = self.at_address(address).ok_or_else(outside)?;
             let table = HashTable::<Header>::parse(LE, room).map_err(|error| self.broken(error))?;
             count = count.max(table.symbol_table_length());
         }
@@ -250,18 +250,18 @@ impl<'a> Image<'a> {
     }
 
     fn refuse_flags(&self, flags: u64) -> Result<(), AdmitError> {
-        if flags & u64::from(elf::DF_TEXTREL.0) != 0 {
+        if flags & elf::DF_TEXTREL.0 != 0 {
             return Err(self.text_relocations());
         }
-        if flags & u64::from(elf::DF_STATIC_TLS.0) != 0 {
+        if flags & elf::DF_STATIC_TLS.0 != 0 {
             return Err(AdmitError::ElfStaticTls { path: self.path.clone() });
         }
         Ok(())
     }
 
     fn refuse_flags_1(&self, flags: u64) -> Result<(), AdmitError> {
-        let before_others = u64::from(elf::DF_1_GLOBAL.0 | elf::DF_1_INTERPOSE.0);
-        if flags & u64::from(elf::DF_1_PIE.0) != 0 {
+        let before_others = elf::DF_1_GLOBAL.0 | elf::DF_1_INTERPOSE.0;
+        if flags & elf::DF_1_PIE.0 != 0 {
             return Err(self.broken("it is a program"));
         }
         if flags & before_others != 0 {
@@ -292,9 +292,10 @@ impl<'a> Image<'a> {
     }
 
     fn refuse_unique_symbols(&self) -> Result<(), AdmitError> {
-        let unique = self.symbols.iter().find(|symbol| {
-            symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE)
-        });
+        let unique = self
+            .symbols
+            .iter()
+            .find(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE));
         let Some(symbol) = unique else { return Ok(()) };
         let symbol = text(self.symbol_name(symbol)?);
         Err(AdmitError::ElfUniqueSymbol { path: self.path.clone(), symbol })
@@ -324,7 +325,7 @@ impl<'a> Image<'a> {
             return Err(self.invalid("its symbol is not an object"));
         }
         let bytes = self
-            .from_address(symbol.st_value(LE))
+            .at_address(symbol.st_value(LE))
             .ok_or_else(|| self.invalid("it lies outside the file"))?;
         // The symbol's size says how far the object goes.
         let size = usize::try_from(symbol.st_size(LE)).unwrap_or(usize::MAX);
@@ -343,7 +344,7 @@ impl<'a> Image<'a> {
     pub(super) fn build_id(&self) -> Result<Option<String>, AdmitError> {
         for segment in self.segments.iter().filter(|s| s.p_type(LE) == elf::PT_NOTE) {
             let size = usize::try_from(segment.p_filesz(LE)).unwrap_or(usize::MAX);
-            let room = self.from_address(segment.p_vaddr(LE)).and_then(|room| room.get(..size));
+            let room = self.at_address(segment.p_vaddr(LE)).and_then(|room| room.get(..size));
             let room = room.ok_or_else(|| self.broken("its notes lie outside the file"))?;
             let mut notes = NoteIterator::<Header>::new(LE, segment.p_align(LE), room)
                 .map_err(|error| self.broken(error))?;
@@ -404,11 +405,7 @@ fn machine_name(machine: elf::Machine) -> String {
 }
 
 /// The mapped ranges: inside the file, in order, never two on one page.
-fn loads(
-    broken: Broken<'_>,
-    bytes: &[u8],
-    segments: &[Segment],
-) -> Result<Vec<Load>, AdmitError> {
+fn loads(broken: Broken<'_>, bytes: &[u8], segments: &[Segment]) -> Result<Vec<Load>, AdmitError> {
     let mut loads: Vec<Load> = Vec::new();
     let (mut first, mut next_free) = (None, 0_u64);
     for segment in segments.iter().filter(|s| s.p_type(LE) == elf::PT_LOAD) {

@@ -37,12 +37,7 @@ const struct descriptor themis_plugin = {
 "#;
 
 /// Compiles a library; `None`, and a line that says so, where there is no C compiler.
-pub(super) fn library(
-    name: &str,
-    version: &str,
-    extra: &str,
-    flags: &[&str],
-) -> Option<Vec<u8>> {
+pub(super) fn library(name: &str, version: &str, extra: &str, flags: &[&str]) -> Option<Vec<u8>> {
     if Command::new("cc").arg("--version").output().is_err() {
         eprintln!("skipped: there is no C compiler `cc`");
         return None;

@@ -262,7 +262,8 @@ fn read(path: &Path, wanted: &'static str, exposure: Exposure) -> Result<String,
     let file = File::options().read(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| io(path, &error))?;
     let status = file.metadata().map_err(|error| io(path, &error))?;
-    let format = |why: &str| KeyError::Format { path: path.to_owned(), wanted, why: why.to_owned() };
+    let format =
+        |why: &str| KeyError::Format { path: path.to_owned(), wanted, why: why.to_owned() };
     if !status.is_file() {
         return Err(format("it is not a regular file"));
     }
@@ -271,9 +272,7 @@ fn read(path: &Path, wanted: &'static str, exposure: Exposure) -> Result<String,
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(KEY_FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| io(path, &error))?;
+    file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| io(path, &error))?;
     if bytes.len() as u64 > KEY_FILE_BYTES_MAX {
         return Err(KeyError::TooLarge { path: path.to_owned(), max: KEY_FILE_BYTES_MAX });
     }
@@ -314,7 +313,9 @@ fn wrong_label(path: &Path, wanted: &'static str, label: &str) -> KeyError {
         "PRIVATE KEY" => "it is a private key: give the file with the public key".to_owned(),
         "PUBLIC KEY" => "it is a public key: give the file with the private key".to_owned(),
         "ENCRYPTED PRIVATE KEY" => "it is encrypted, which is not supported".to_owned(),
-        other => format!("it is a PEM block of kind {:?}", other.chars().take(40).collect::<String>()),
+        other => {
+            format!("it is a PEM block of kind {:?}", other.chars().take(40).collect::<String>())
+        }
     };
     KeyError::Format { path, wanted, why }
 }

@@ -97,8 +97,7 @@ impl Policy {
                 Err(fault) => first_fault = first_fault.or(Some(fault)),
             }
         }
-        Err(first_fault
-            .unwrap_or_else(|| AdmitError::KeyUnknown { path: path.to_owned(), key_id }))
+        Err(first_fault.unwrap_or_else(|| AdmitError::KeyUnknown { path: path.to_owned(), key_id }))
     }
 
     /// The pins of an unrevoked key that cover the plugin: at least one.
@@ -117,7 +116,8 @@ impl Policy {
         if pinned.is_empty() {
             return Err(AdmitError::KeyUnknown { path: path(), key_id });
         }
-        let entitled: Vec<_> = pinned.into_iter().filter(|pin| pin.plugins.contains(name)).collect();
+        let entitled: Vec<_> =
+            pinned.into_iter().filter(|pin| pin.plugins.contains(name)).collect();
         if entitled.is_empty() {
             return Err(AdmitError::KeyNotEntitled { path: path(), key_id, name: name.clone() });
         }

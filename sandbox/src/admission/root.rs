@@ -167,8 +167,7 @@ impl Dir {
     pub(super) fn open_any(&self, name: &str) -> Result<Opened, AdmitError> {
         let path = self.path.join(name);
         let fd = self.open_at(name).map_err(|errno| self.explain(&path, name, errno))?;
-        let status =
-            rustix::fs::fstat(&fd).map_err(|errno| from_errno(&path, "stat", errno))?;
+        let status = rustix::fs::fstat(&fd).map_err(|errno| from_errno(&path, "stat", errno))?;
         let kind = FileType::from_raw_mode(status.st_mode);
         if kind.is_dir() {
             check_owner_and_mode(&path, &status)?;
@@ -258,10 +257,10 @@ impl Dir {
             }
             let path = self.path.join(OsStr::from_bytes(bytes));
             let name = utf8(&path, OsStr::from_bytes(bytes))?.to_owned();
-            let kind = match entry.file_type() {
-                FileType::Unknown => self.kind_of(&name).unwrap_or(FileType::Unknown),
-                known => known,
-            };
+            let mut kind = entry.file_type();
+            if kind == FileType::Unknown {
+                kind = self.kind_of(&name).unwrap_or(kind);
+            }
             entries.push(Entry { name, kind });
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -326,11 +325,19 @@ fn from_errno(path: &Path, action: &'static str, errno: Errno) -> AdmitError {
 }
 
 pub(super) fn from_io(path: &Path, action: &'static str, error: &std::io::Error) -> AdmitError {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => AdmitError::NotFound { path: path.to_owned() },
-        std::io::ErrorKind::NotADirectory => wrong_type(path, "directory"),
-        _ => AdmitError::Io { path: path.to_owned(), action, error: error.to_string() },
+    match Errno::from_io_error(error) {
+        Some(Errno::NOTDIR) => wrong_type(path, "directory"),
+        Some(errno) => from_errno(path, action, errno),
+        None => AdmitError::Io { path: path.to_owned(), action, error: error.to_string() },
     }
+}
+
+/// Gives "not found" the name it has for the caller.
+pub(super) fn missing_as(
+    error: AdmitError,
+    name: impl FnOnce(PathBuf) -> AdmitError,
+) -> AdmitError {
+    if let AdmitError::NotFound { path } = error { name(path) } else { error }
 }
 
 #[cfg(test)]

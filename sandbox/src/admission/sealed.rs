@@ -9,7 +9,10 @@
 //! mapped. When a [`SealedFile`] is dropped its mapping and descriptor go; what the system loader mapped
 //! from the descriptor stays.
 
-#![expect(unsafe_code, reason = "maps the sealed copy, so that it is hashed and read where it lies")]
+#![expect(
+    unsafe_code,
+    reason = "maps the sealed copy, so that it is hashed and read where it lies"
+)]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -28,10 +31,8 @@ use super::root::{PluginFile, from_io};
 
 /// How much is copied or hashed at a time.
 const CHUNK: usize = 256 << 10;
-const SEALS: SealFlags = SealFlags::WRITE
-    .union(SealFlags::GROW)
-    .union(SealFlags::SHRINK)
-    .union(SealFlags::SEAL);
+const SEALS: SealFlags =
+    SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 /// Whether a copy will be mapped as code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,11 +171,14 @@ impl<'a> Sealer<'a> {
         let path = &from.path;
         let fault = |what: &str, errno: Errno| {
             let place = self.scratch.display();
-            refused(path, format!("executable memory files are forbidden, and {what} in {place}: {errno}"))
+            refused(
+                path,
+                format!("executable memory files are forbidden, and {what} in {place}: {errno}"),
+            )
         };
         let status = rustix::fs::stat(self.scratch).map_err(|errno| fault("stat", errno))?;
-        let private = status.st_mode & 0o077 == 0
-            && status.st_uid == rustix::process::geteuid().as_raw();
+        let private =
+            status.st_mode & 0o077 == 0 && status.st_uid == rustix::process::geteuid().as_raw();
         if !private {
             let place = self.scratch.display();
             let why = "executable memory files are forbidden, and others have rights to";

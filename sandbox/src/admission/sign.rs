@@ -17,7 +17,7 @@ use themis_messages::strict_json::{self, StrictJsonError};
 use super::elf::Image;
 use super::keys::{PublicKey, SigningKey};
 use super::policy::{NameSet, Policy, TrustedKey};
-use super::root::{Dir, PluginFile, from_io};
+use super::root::{Dir, PluginFile, from_io, missing_as};
 use super::sealed::{Purpose, Sealer, hash};
 use super::signed::{Summary, check_files, check_listing, check_signed};
 
@@ -117,11 +117,8 @@ pub fn sign_dir(dir: &Path, key: &SigningKey) -> Result<Manifest, SignError> {
         Some(_) => return Err(shape(&path, "files", "want an array")),
     };
     let listed = if listed.is_empty() { found_files(&opened)? } else { listed };
-    let filled: Result<Vec<Value>, SignError> = listed
-        .into_iter()
-        .enumerate()
-        .map(|(i, entry)| fill(&opened, &path, i, entry))
-        .collect();
+    let filled: Result<Vec<Value>, SignError> =
+        listed.into_iter().enumerate().map(|(i, entry)| fill(&opened, &path, i, entry)).collect();
     fields.insert("files".to_owned(), Value::Array(filled?));
 
     let text = format!("{:#}\n", Value::Object(fields));
@@ -208,10 +205,8 @@ fn listed_file(
     };
     check_relative_path(path)
         .map_err(|fault| SignError::Path { path: dir.path.join(path), fault })?;
-    dir.open_path(path).map_err(|error| match error {
-        AdmitError::NotFound { .. } => AdmitError::MissingFile { path: dir.path.join(path) }.into(),
-        other => other.into(),
-    })
+    dir.open_path(path)
+        .map_err(|error| missing_as(error, |path| AdmitError::MissingFile { path }).into())
 }
 
 /// Writes a file beside its place and moves it there, so that nobody reads half of it. Nothing is left

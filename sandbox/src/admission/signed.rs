@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId};
@@ -13,7 +12,7 @@ use themis_messages::manifest::{ListedFile, MANIFEST_FILE, Manifest, SIGNATURE_F
 use super::descriptor::unsupported;
 use super::keys::{PublicKey, SignatureFault};
 use super::policy::Policy;
-use super::root::{Dir, PluginFile};
+use super::root::{Dir, PluginFile, missing_as};
 
 /// What a verified plugin directory says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,10 +74,9 @@ fn check_place(
 
 /// Reads a signature file: exactly 64 bytes.
 pub(super) fn read_signature(dir: &Dir, name: &str) -> Result<Signature, AdmitError> {
-    let file = dir.open_file(name).map_err(|error| match error {
-        AdmitError::NotFound { path } => AdmitError::SignatureMissing { path },
-        other => other,
-    })?;
+    let file = dir
+        .open_file(name)
+        .map_err(|error| missing_as(error, |path| AdmitError::SignatureMissing { path }))?;
     let path = file.path.clone();
     let length = |found| AdmitError::SignatureLength { path: path.clone(), found };
     if file.size != SIGNATURE_BYTES {
@@ -86,8 +84,7 @@ pub(super) fn read_signature(dir: &Dir, name: &str) -> Result<Signature, AdmitEr
     }
     // One byte of room, so that a file that grows in between is seen to have.
     let bytes = file.read(SIGNATURE_BYTES + 1)?;
-    let bytes =
-        bytes.try_into().map_err(|bytes: Vec<u8>| length(bytes.len() as u64))?;
+    let bytes = bytes.try_into().map_err(|bytes: Vec<u8>| length(bytes.len() as u64))?;
     Ok(Signature { path, bytes })
 }
 
@@ -143,18 +140,16 @@ fn list<'a>(
     // With one entry more than could be listed, at least one is not.
     for entry in dir.entries(FILES_MAX + 3)? {
         let path = format!("{below}{}", entry.name);
-        match entry.kind {
-            FileType::Symlink => {
-                return Err(AdmitError::PathSymlink { path: dir.path.join(&entry.name) });
-            }
-            FileType::Directory if parents.contains(path.as_str()) => {
-                let inner = dir.open_dir(&entry.name)?;
-                list(&inner, &format!("{path}/"), expected, parents, missing)?;
-            }
-            _ if expected.contains(path.as_str()) => {
-                missing.remove(path.as_str());
-            }
-            _ => return Err(AdmitError::UnlistedFile { path: dir.path.join(&entry.name) }),
+        if entry.kind.is_symlink() {
+            return Err(AdmitError::PathSymlink { path: dir.path.join(&entry.name) });
+        }
+        if entry.kind.is_dir() && parents.contains(path.as_str()) {
+            let inner = dir.open_dir(&entry.name)?;
+            list(&inner, &format!("{path}/"), expected, parents, missing)?;
+        } else if expected.contains(path.as_str()) {
+            missing.remove(path.as_str());
+        } else {
+            return Err(AdmitError::UnlistedFile { path: dir.path.join(&entry.name) });
         }
     }
     Ok(())
@@ -168,12 +163,9 @@ pub(super) fn check_files(
     mut take: impl FnMut(&ListedFile, PluginFile) -> Result<Digest, AdmitError>,
 ) -> Result<(), AdmitError> {
     for listed in &manifest.files {
-        let file = dir.open_path(&listed.path).map_err(|error| match error {
-            AdmitError::NotFound { .. } => {
-                AdmitError::MissingFile { path: dir.path.join(&listed.path) }
-            }
-            other => other,
-        })?;
+        let file = dir
+            .open_path(&listed.path)
+            .map_err(|error| missing_as(error, |path| AdmitError::MissingFile { path }))?;
         let path = file.path.clone();
         file.check_size(policy.file_bytes_max)?;
         if file.size != listed.size {

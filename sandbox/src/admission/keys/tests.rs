@@ -4,21 +4,69 @@ use std::process::Command;
 
 use super::*;
 
-/// Vectors 0–11 of novifinancial/ed25519-speccheck (`cases.json`, Apache-2.0), after Chalkias, Garillot and
-/// Nikolaenko, "Taming the Many EdDSAs": message, key, signature.
+/// The twelve test vectors of K. Chalkias, F. Garillot and V. Nikolaenko, "Taming the Many EdDSAs" (2020),
+/// as published in `cases.json` of novifinancial/ed25519-speccheck: message, key, signature.
 const SPECCHECK: [(&str, &str, &str); 12] = [
-    ("8c93255d71dcab10e8f379c26200f3c7bd5f09d9bc3068d3ef4edeb4853022b6", SMALL, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a0000000000000000000000000000000000000000000000000000000000000000"),
-    ("9bd9f44f4dcc75bd531b56b2cd280b0bb38fc1cd6d1230e14861d861de092e79", SMALL, "f7badec5b8abeaf699583992219b7b223f1df3fbbea919844e3f7c554a43dd43a5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04"),
-    ("aebf3f2601a0c8c5d39cc7d8911642f740b78168218da8471772b35f9d35b9ab", MIXED, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa8c4bd45aecaca5b24fb97bc10ac27ac8751a7dfe1baff8b953ec9f5833ca260e"),
-    ("9bd9f44f4dcc75bd531b56b2cd280b0bb38fc1cd6d1230e14861d861de092e79", MIXED_B, "9046a64750444938de19f227bb80485e92b83fdb4b6506c160484c016cc1852f87909e14428a7a1d62e9f22f3d3ad7802db02eb2e688b6c52fcd6648a98bd009"),
-    ("e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec4011eaccd55b53f56c", MIXED_B, "160a1cb0dc9c0258cd0a7d23e94d8fa878bcb1925f2c64246b2dee1796bed5125ec6bc982a269b723e0668e540911a9a6a58921d6925e434ab10aa7940551a09"),
-    ("e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec4011eaccd55b53f56c", MIXED_B, "21122a84e0b5fca4052f5b1235c80a537878b38f3142356b2c2384ebad4668b7e40bc836dac0f71076f9abe3a53f9c03c1ceeeddb658d0030494ace586687405"),
-    ("85e241a07d148b41e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec40", PLAIN, "e96f66be976d82e60150baecff9906684aebb1ef181f67a7189ac78ea23b6c0e547f7690a0e2ddcd04d87dbc3490dc19b3b3052f7ff0538cb68afb369ba3a514"),
-    ("85e241a07d148b41e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec40", PLAIN, "8ce5b96c8f26d0ab6c47958c9e68b937104cd36e13c33566acd2fe8d38aa19427e71f98a473474f2f13f06f97c20d58cc3f54b8bd0d272f42b695dd7e89a8c22"),
-    ("9bedc267423725d473888631ebf45988bad3db83851ee85c85e241a07d148b41", MIXED, "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff03be9678ac102edcd92b0210bb34d7428d12ffc5df5f37e359941266a4e35f0f"),
-    ("9bedc267423725d473888631ebf45988bad3db83851ee85c85e241a07d148b41", MIXED, "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffca8c5b64cd208982aa38d4936621a4775aa233aa0505711d8fdcfdaa943d4908"),
-    ("e96b7021eb39c1a163b6da4e3093dcd3f21387da4cc4572be588fafae23c155b", NON_CANONICAL, "a9d55260f765261eb9b84e106f665e00b867287a761990d7135963ee0a7d59dca5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04"),
-    ("39a591f5321bbe07fd5a23dc2f39d025d74526615746727ceefd6e82ae65c06f", NON_CANONICAL, "a9d55260f765261eb9b84e106f665e00b867287a761990d7135963ee0a7d59dca5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04"),
+    (
+        "8c93255d71dcab10e8f379c26200f3c7bd5f09d9bc3068d3ef4edeb4853022b6",
+        SMALL,
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a0000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    (
+        "9bd9f44f4dcc75bd531b56b2cd280b0bb38fc1cd6d1230e14861d861de092e79",
+        SMALL,
+        "f7badec5b8abeaf699583992219b7b223f1df3fbbea919844e3f7c554a43dd43a5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04",
+    ),
+    (
+        "aebf3f2601a0c8c5d39cc7d8911642f740b78168218da8471772b35f9d35b9ab",
+        MIXED,
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa8c4bd45aecaca5b24fb97bc10ac27ac8751a7dfe1baff8b953ec9f5833ca260e",
+    ),
+    (
+        "9bd9f44f4dcc75bd531b56b2cd280b0bb38fc1cd6d1230e14861d861de092e79",
+        MIXED_B,
+        "9046a64750444938de19f227bb80485e92b83fdb4b6506c160484c016cc1852f87909e14428a7a1d62e9f22f3d3ad7802db02eb2e688b6c52fcd6648a98bd009",
+    ),
+    (
+        "e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec4011eaccd55b53f56c",
+        MIXED_B,
+        "160a1cb0dc9c0258cd0a7d23e94d8fa878bcb1925f2c64246b2dee1796bed5125ec6bc982a269b723e0668e540911a9a6a58921d6925e434ab10aa7940551a09",
+    ),
+    (
+        "e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec4011eaccd55b53f56c",
+        MIXED_B,
+        "21122a84e0b5fca4052f5b1235c80a537878b38f3142356b2c2384ebad4668b7e40bc836dac0f71076f9abe3a53f9c03c1ceeeddb658d0030494ace586687405",
+    ),
+    (
+        "85e241a07d148b41e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec40",
+        PLAIN,
+        "e96f66be976d82e60150baecff9906684aebb1ef181f67a7189ac78ea23b6c0e547f7690a0e2ddcd04d87dbc3490dc19b3b3052f7ff0538cb68afb369ba3a514",
+    ),
+    (
+        "85e241a07d148b41e47d62c63f830dc7a6851a0b1f33ae4bb2f507fb6cffec40",
+        PLAIN,
+        "8ce5b96c8f26d0ab6c47958c9e68b937104cd36e13c33566acd2fe8d38aa19427e71f98a473474f2f13f06f97c20d58cc3f54b8bd0d272f42b695dd7e89a8c22",
+    ),
+    (
+        "9bedc267423725d473888631ebf45988bad3db83851ee85c85e241a07d148b41",
+        MIXED,
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff03be9678ac102edcd92b0210bb34d7428d12ffc5df5f37e359941266a4e35f0f",
+    ),
+    (
+        "9bedc267423725d473888631ebf45988bad3db83851ee85c85e241a07d148b41",
+        MIXED,
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffca8c5b64cd208982aa38d4936621a4775aa233aa0505711d8fdcfdaa943d4908",
+    ),
+    (
+        "e96b7021eb39c1a163b6da4e3093dcd3f21387da4cc4572be588fafae23c155b",
+        NON_CANONICAL,
+        "a9d55260f765261eb9b84e106f665e00b867287a761990d7135963ee0a7d59dca5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04",
+    ),
+    (
+        "39a591f5321bbe07fd5a23dc2f39d025d74526615746727ceefd6e82ae65c06f",
+        NON_CANONICAL,
+        "a9d55260f765261eb9b84e106f665e00b867287a761990d7135963ee0a7d59dca5bb704786be79fc476f91d3f3f89b03984d8068dcf1bb7dfc6637b45450ac04",
+    ),
 ];
 const SMALL: &str = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa";
 const MIXED: &str = "f7badec5b8abeaf699583992219b7b223f1df3fbbea919844e3f7c554a43dd43";
@@ -45,7 +93,9 @@ fn a1_to_a7_every_speccheck_vector_is_refused() {
                 let verdict = verdict.unwrap().verify(&message, &bytes(signature));
                 assert_eq!(verdict, Err(SignatureFault::ScalarRange), "vector {number}");
             }
-            10 | 11 => assert!(matches!(verdict, Err(KeyError::NotCanonical { .. })), "vector {number}"),
+            10 | 11 => {
+                assert!(matches!(verdict, Err(KeyError::NotCanonical { .. })), "vector {number}")
+            }
             _ => assert!(matches!(verdict, Err(KeyError::Weak { .. })), "vector {number}"),
         }
     }
@@ -56,7 +106,9 @@ fn a1_to_a7_every_speccheck_vector_is_refused() {
 fn a3_a5_a_weak_or_non_canonical_r_is_refused() {
     let key = SigningKey::generate().unwrap();
     let mut signature = key.sign(b"message");
-    for r in [SMALL, NON_CANONICAL, "0100000000000000000000000000000000000000000000000000000000000000"] {
+    for r in
+        [SMALL, NON_CANONICAL, "0100000000000000000000000000000000000000000000000000000000000000"]
+    {
         signature[..32].copy_from_slice(&bytes::<32>(r));
         let verdict = key.public_key().verify(b"message", &signature);
         assert_eq!(verdict, Err(SignatureFault::Mismatch), "{r}");
@@ -94,6 +146,8 @@ fn a18_a_prehashed_signature_is_not_a_pure_one() {
             "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
         )),
     };
+    let public = "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf";
+    assert_eq!(hex::encode(key.public_key().as_bytes()), public);
     let signature = bytes(concat!(
         "98a70222f0b8121aa9d30f813d683f809e462b469c7ff87639499bb94e6dae41",
         "31f85042463c2a355a2003d062adf5aaa10b8c61e636062aaad11c2a26083406",
@@ -121,7 +175,8 @@ fn a19_a_thousand_verifications_agree() {
 /// The third test vector of RFC 8032 §7.1, and that a signature is of one message only.
 #[test]
 fn the_rfc_vector_verifies() {
-    let key = admit_key("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025").unwrap();
+    let key =
+        admit_key("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025").unwrap();
     let signature = bytes(concat!(
         "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac",
         "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
@@ -182,10 +237,16 @@ fn files_that_are_no_keys_are_refused_with_their_reason() {
     let path = dir.path().join("k");
     let key = SigningKey::generate().unwrap();
     let public = key.public_key().to_pem().unwrap();
-    let cut: String = public.lines().filter(|line| line.starts_with('-')).collect::<Vec<_>>().join("\n");
-    for text in ["", "none", "-----BEGIN PUBLIC KEY-----\n", &cut, &public.replace("PUBLIC", "PUBLIK"),
-        &public.replacen("\nM", "\nN", 1)]
-    {
+    let cut: String =
+        public.lines().filter(|line| line.starts_with('-')).collect::<Vec<_>>().join("\n");
+    for text in [
+        "",
+        "none",
+        "-----BEGIN PUBLIC KEY-----\n",
+        &cut,
+        &public.replace("PUBLIC", "PUBLIK"),
+        &public.replacen("\nM", "\nN", 1),
+    ] {
         let verdict = PublicKey::from_pem(&path, text);
         assert!(matches!(verdict, Err(KeyError::Format { .. })), "{text}: {verdict:?}");
     }
@@ -201,10 +262,17 @@ fn files_that_are_no_keys_are_refused_with_their_reason() {
     assert!(error.contains("it is a private key"), "{error}");
     let pipe = dir.path().join("pipe");
     rustix::fs::mknodat(
-        rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0,
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
     )
     .unwrap();
-    assert!(matches!(PublicKey::from_pem_file(&pipe), Err(KeyError::Format { .. })), "does not hang");
+    assert!(
+        matches!(PublicKey::from_pem_file(&pipe), Err(KeyError::Format { .. })),
+        "does not hang"
+    );
 }
 
 /// Runs OpenSSL in a directory; `None`, and a line that says so, where there is none.

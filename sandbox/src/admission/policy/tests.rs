@@ -91,8 +91,11 @@ fn a_floor_refuses_older_versions_only() {
     let mut policy = policy(key());
     policy.floors.insert(name("geo"), "1.2.0".parse().unwrap());
     for (plugin, version, allowed) in [
-        ("geo", "1.2.0", true), ("geo", "1.10.0", true), ("geo", "1.1.9", false),
-        ("geo", "1.2.0-rc.1", false), ("text", "0.1.0", true),
+        ("geo", "1.2.0", true),
+        ("geo", "1.10.0", true),
+        ("geo", "1.1.9", false),
+        ("geo", "1.2.0-rc.1", false),
+        ("text", "0.1.0", true),
     ] {
         let verdict = policy.check_floor(&name(plugin), &version.parse().unwrap());
         assert_eq!(verdict.is_ok(), allowed, "{plugin} {version}");

@@ -68,9 +68,15 @@ fn a29_paths_that_lead_out_are_refused_before_the_file_system_is_asked() {
     let outside = tree.at("outside/file");
     let back = tree.at("root/../outside/file");
     let sibling = tree.at("root2/file");
-    for path in ["../outside/file", "a/../../outside/file", "a/..", "/etc/passwd",
-        outside.to_str().unwrap(), back.to_str().unwrap(), sibling.to_str().unwrap()]
-    {
+    for path in [
+        "../outside/file",
+        "a/../../outside/file",
+        "a/..",
+        "/etc/passwd",
+        outside.to_str().unwrap(),
+        back.to_str().unwrap(),
+        sibling.to_str().unwrap(),
+    ] {
         assert_eq!(tree.code(path), "path.escapes", "{path}");
     }
     let long = "x".repeat(5_000);
@@ -94,7 +100,8 @@ fn a31_links_are_refused_wherever_they_lead() {
     symlink("nowhere", tree.at("root/dangling")).unwrap();
     symlink("loop", tree.at("root/loop")).unwrap();
     symlink("/proc/self/root", tree.at("root/magic")).unwrap();
-    for path in ["out", "outdir/file", "in", "indir/b/file", "dangling", "loop", "magic/etc/passwd"] {
+    for path in ["out", "outdir/file", "in", "indir/b/file", "dangling", "loop", "magic/etc/passwd"]
+    {
         let error = tree.read(path).unwrap_err();
         assert!(matches!(error, AdmitError::PathSymlink { .. }), "{path}: {error}");
         assert!(error.is_permission(), "{path}");
@@ -146,7 +153,8 @@ fn what_belongs_to_somebody_else_is_refused() {
 #[test]
 fn a_root_that_cannot_be_trusted_is_not_opened() {
     let tree = Tree::new();
-    let open = |path: &str| PluginRoot::open(&tree.at(path)).map(drop).map_err(|error| error.code());
+    let open =
+        |path: &str| PluginRoot::open(&tree.at(path)).map(drop).map_err(|error| error.code());
     assert_eq!(open("root"), Ok(()));
     assert_eq!(open("absent"), Err("path.not_found"));
     assert_eq!(open("outside/file"), Err("path.wrong_file_type"));

@@ -1,0 +1,119 @@
+//! Talks to a running kernel: HTTP/1.1 over its unix socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use themis_kernel::limits::{ADMIN_BODY_BYTES_MAX, OPERATION_DEADLINE};
+use tokio::net::UnixStream;
+
+use crate::output::Failure;
+
+/// Longer than any operation of the kernel, which answers by its own deadlines.
+const ANSWER_LIMIT: Duration = OPERATION_DEADLINE.saturating_add(Duration::from_secs(10));
+
+/// A way to a kernel.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// By `--socket`, else by `THEMIS_SOCKET`.
+    pub(crate) fn find(socket: Option<&Path>) -> Result<Self, Failure> {
+        let named = socket.map(Path::to_owned);
+        match named.or_else(|| std::env::var_os("THEMIS_SOCKET").map(PathBuf::from)) {
+            Some(socket) => Ok(Self { socket }),
+            None => Err(Failure::new(
+                "socket.unknown",
+                "which kernel? give --socket PATH or set THEMIS_SOCKET",
+            )),
+        }
+    }
+
+    /// Asks for JSON.
+    pub(crate) fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        let answer = self.bytes(method, path, body.into_bytes())?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| Failure::new("socket.answer", format!("not JSON: {error}")))
+    }
+
+    /// Asks for bytes.
+    pub(crate) fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new("socket.runtime", error))?;
+        runtime.block_on(async {
+            match tokio::time::timeout(ANSWER_LIMIT, self.ask(method, path, body)).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => {
+                    Err(self.failed(&format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
+                }
+            }
+        })
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            Failure::new("socket.connect", format!("{}: {error}", self.socket.display()))
+        })?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| self.failed(&error))?;
+        // It ends with the answer, or with the error the answer then has.
+        tokio::spawn(async move { drop(connection.await) });
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "themis")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| self.failed(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| self.failed(&error))?;
+        let good = answer.status().is_success();
+        let body = Limited::new(answer.into_body(), ADMIN_BODY_BYTES_MAX);
+        let body = body.collect().await.map_err(|error| self.failed(&error))?.to_bytes();
+        if good { Ok(body) } else { Err(refusal(&body)) }
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::new("socket.failed", format!("{}: {error}", self.socket.display()))
+    }
+}
+
+/// The error the kernel answered with.
+fn refusal(body: &[u8]) -> Failure {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let told = |key: &str| value["error"][key].as_str().map(str::to_owned);
+    match (told("code"), told("message")) {
+        (Some(code), Some(message)) => Failure { code, message },
+        _ => Failure::new("socket.answer", "the kernel refused without saying why"),
+    }
+}
+
+/// One segment of a URL.
+pub(crate) fn segment(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

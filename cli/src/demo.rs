@@ -1,0 +1,263 @@
+//! `demo`: a SQLite database of the world's airports, its functions backed by plugins, queried without pause while
+//! the plugins are signed, refused, loaded, replaced and rolled back underneath. Every claim is checked.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use themis_kernel::lifecycle::{Operation, ReloadReceipt};
+use themis_kernel::persistence::audit_log::verify::verify;
+use themis_kernel::persistence::drill::flip_bit;
+use themis_kernel::persistence::store::Store;
+use themis_kernel::{Kernel, lifecycle};
+
+mod airports;
+mod database;
+mod expect;
+mod report;
+mod stage;
+mod work;
+
+use crate::output::{Failure, Printer};
+use report::{Claim, Report};
+use stage::Stage;
+use work::{Load, Totals};
+
+/// Show the kernel at work under a real database.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// End after the closing table; exit 0 only if every claim in it was checked and held
+    #[arg(long)]
+    once: bool,
+    /// Seconds of load between two steps
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Where the example plugins were built; by default beside this program
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// Break one claim on purpose, to see that the table notices
+    #[arg(long, value_name = "CLAIM")]
+    sabotage: Option<Sabotage>,
+}
+
+/// Which claim to break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sabotage {
+    /// One call is made whose answer nobody counts.
+    Lost,
+    /// One answer is changed on its way.
+    Wrong,
+    /// The rollback is left out.
+    Rollback,
+    /// One bit of the audit log is flipped.
+    Audit,
+}
+
+/// What the steps have shown.
+struct Shown {
+    refusals: Vec<(&'static str, String)>,
+    reload: ReloadReceipt,
+    failed_reload: String,
+    rollback: Option<ReloadReceipt>,
+    rollback_took: Duration,
+    totals: Totals,
+}
+
+pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
+    let say = |line: &str| {
+        if !printer.json {
+            println!("{line}");
+        }
+    };
+    let stage = Stage::set(arguments.artifacts.as_deref())?;
+    say("1. keys, signatures, discovery");
+    let kernel = Kernel::start_blocking(stage.config())?;
+    let shown = play(arguments, &stage, &kernel, &say)?;
+    if arguments.once {
+        kernel.shutdown_blocking();
+        return close(arguments, &stage, shown, None, printer);
+    }
+    close(arguments, &stage, shown, Some(&kernel), printer)?;
+    linger(&stage, kernel, &say)
+}
+
+/// Steps 1 to 4.
+fn play(
+    arguments: &Arguments,
+    stage: &Stage,
+    kernel: &Kernel,
+    say: &impl Fn(&str),
+) -> Result<Shown, Failure> {
+    for found in kernel.discover_blocking()? {
+        match found.result {
+            Ok(plugin) => say(&format!(
+                "   found   {} {}, signed by key {}",
+                plugin.manifest.name, plugin.manifest.version, plugin.key_id
+            )),
+            Err(error) => say(&format!("   refused {}: {error}", error.code())),
+        }
+    }
+    let refusals = stage.refusals(kernel);
+    let loader = kernel.loader();
+    let geo = loader.load_blocking("geo/1.0.0", None)?;
+    let text = loader.load_blocking("text/1.0.0", None)?;
+    say(&format!("   loaded  geo {} and text {}", version(&geo), version(&text)));
+
+    let load = Load::start(geo, text, arguments.sabotage)?;
+    let watch = |seconds: u64| load.watch(seconds, say);
+    load.expect(&geo);
+    watch(arguments.seconds);
+
+    say("2. hot reload geo 1.0.0 -> 1.1.0 (haversine -> WGS-84 ellipsoid) under load");
+    load.expect_change();
+    let reload = kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+    load.expect(&geo);
+    say(&format!("   {}", receipt(&reload)));
+    watch(arguments.seconds);
+
+    say("3. try geo 1.2.0, whose init fails");
+    let failed = kernel.reloads().reload_module_blocking("geo", "geo/1.2.0");
+    let failed_reload = match failed {
+        Ok(_) => "it was loaded".to_owned(),
+        Err(error) => {
+            say(&format!("   {}: {error}", error.code()));
+            error.code().to_owned()
+        }
+    };
+    watch(arguments.seconds);
+
+    say("4. roll geo back to 1.0.0");
+    let (rollback, rollback_took) = roll_back(arguments, kernel, &load, &geo)?;
+    if let Some(rollback) = &rollback {
+        say(&format!("   {}; answered after {rollback_took:?}", receipt(rollback)));
+    }
+    watch(arguments.seconds);
+    let totals = load.end();
+    Ok(Shown { refusals, reload, failed_reload, rollback, rollback_took, totals })
+}
+
+fn roll_back(
+    arguments: &Arguments,
+    kernel: &Kernel,
+    load: &Load,
+    geo: &themis_kernel::PluginRef,
+) -> Result<(Option<ReloadReceipt>, Duration), Failure> {
+    if arguments.sabotage == Some(Sabotage::Rollback) {
+        return Ok((None, Duration::ZERO));
+    }
+    load.expect_change();
+    let started = Instant::now();
+    let receipt = kernel.reloads().rollback_blocking("geo")?;
+    let took = started.elapsed();
+    load.expect(geo);
+    Ok((Some(receipt), took))
+}
+
+fn version(plugin: &themis_kernel::PluginRef) -> String {
+    plugin.info().version.map(|version| version.to_string()).unwrap_or_default()
+}
+
+fn receipt(receipt: &lifecycle::ReloadReceipt) -> String {
+    format!(
+        "receipt: geo {} -> {}, verified {}…, mapped build id {}…, {:?} in all, swap {:?}",
+        receipt.from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        receipt.to,
+        receipt.digest.to_string().chars().take(12).collect::<String>(),
+        receipt.build_id.as_deref().unwrap_or("none").chars().take(12).collect::<String>(),
+        receipt.total,
+        receipt.swap,
+    )
+}
+
+/// Step 5: the closing table.
+fn close(
+    arguments: &Arguments,
+    stage: &Stage,
+    shown: Shown,
+    kernel: Option<&Kernel>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let audit = match kernel {
+        Some(kernel) => kernel.audit_verify_blocking().map_err(Failure::from),
+        None => verify_offline(arguments, stage),
+    };
+    let mut claims = claims(&shown);
+    let (records, whole) = match &audit {
+        Ok(report) => (report.records.to_string(), "unbroken".to_owned()),
+        Err(failure) => ("?".to_owned(), format!("{}: {}", failure.code, failure.message)),
+    };
+    claims.push(Claim::new("events in the audit log", records, audit.is_ok()));
+    claims.push(Claim::new("themis audit verify", whole, audit.is_ok()));
+    let report = Report { claims };
+    printer.show(&report, Report::table)?;
+    match report.broken() {
+        None => Ok(()),
+        Some(claim) => Err(Failure::new("demo.claim", format!("did not hold: {claim}"))),
+    }
+}
+
+/// As `themis audit verify --config` does: on the data directory, without the kernel.
+fn verify_offline(
+    arguments: &Arguments,
+    stage: &Stage,
+) -> Result<themis_kernel::persistence::audit_log::verify::VerifyReport, Failure> {
+    let data_dir = stage.config().data_dir;
+    if arguments.sabotage == Some(Sabotage::Audit) {
+        flip_bit(&Store::open(&data_dir)?, 3)?;
+    }
+    Ok(verify(&Store::open_read_only(&data_dir)?)?)
+}
+
+fn claims(shown: &Shown) -> Vec<Claim> {
+    let Shown { totals, reload, rollback, .. } = shown;
+    let mut claims = Vec::new();
+    for (what, code) in &shown.refusals {
+        let wanted = stage::refusal_code(what);
+        claims.push(Claim::new(format!("refused: {what}"), code.clone(), code == wanted));
+    }
+    let served = totals.answered;
+    claims.push(Claim::new("calls served", served.to_string(), served > 10_000));
+    let lost = totals.lost();
+    claims.push(Claim::new("calls lost", lost.to_string(), lost == 0));
+    claims.push(Claim::new("wrong answers", totals.wrong.to_string(), totals.wrong == 0));
+    claims.push(Claim::new("queries wrong", totals.bad_queries.to_string(), totals.bad_queries == 0));
+    claims.push(Claim::new(
+        "hot reload 1.0.0 -> 1.1.0",
+        format!("{:?}, callers saw {:?}", reload.total, reload.swap),
+        reload.operation == Operation::Reload && totals.by_version("1.1.0") > 0,
+    ));
+    let stale = totals.stale;
+    claims.push(Claim::new("answers changed at one instant", format!("{stale} stale"), stale == 0));
+    let visible = totals.by_version("1.2.0");
+    let never = visible == 0 && shown.failed_reload == "init.refused";
+    let told = format!("{visible} answers, {}", shown.failed_reload);
+    claims.push(Claim::new("1.2.0 never visible", told, never));
+    claims.push(Claim::new(
+        "rollback to 1.0.0",
+        match rollback {
+            Some(_) => format!("{:?}", shown.rollback_took),
+            None => "not done".to_owned(),
+        },
+        rollback.as_ref().is_some_and(|it| it.to.to_string() == "1.0.0")
+            && shown.rollback_took < Duration::from_millis(500)
+            && totals.last_version == "1.0.0",
+    ));
+    claims
+}
+
+/// Keeps the kernel running and says how to talk to it.
+fn linger(stage: &Stage, kernel: Kernel, say: &impl Fn(&str)) -> Result<(), Failure> {
+    say(&format!(
+        "\nThe kernel keeps running; press Enter (or end the input) to stop it. In another shell:\n\
+         \n  export THEMIS_SOCKET={}\n\
+         \x20 themis plugin list\n\
+         \x20 echo -n 'São Paulo' | themis plugin call text fold\n\
+         \x20 themis plugin reload geo {}\n\
+         \x20 themis audit show",
+        stage.socket().display(),
+        stage.plugin("geo/1.1.0").display(),
+    ));
+    let mut line = String::new();
+    let waited = std::io::stdin().read_line(&mut line);
+    kernel.shutdown_blocking();
+    waited.map(drop).map_err(|error| Failure::new("demo.input", error))
+}

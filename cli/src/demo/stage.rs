@@ -1,0 +1,149 @@
+//! Sets the stage: a private directory with keys, signed plugins, and three that must be refused.
+
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, sign_dir};
+use themis_kernel::ids::{PluginName, Tier};
+use themis_kernel::{Config, Kernel};
+
+use crate::output::Failure;
+
+/// The C plugin, compiled when this program was built.
+const TEXT_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libtext.so"));
+const TEXT_MANIFEST: &str = include_str!("../../../sdk/examples/text.manifest.json");
+/// The Rust plugin's versions: number, built example, manifest.
+const GEO: [(&str, &str, &str); 3] = [
+    ("1.0.0", "geo_1_0", include_str!("../../../sdk/examples/geo_1_0.manifest.json")),
+    ("1.1.0", "geo_1_1", include_str!("../../../sdk/examples/geo_1_1.manifest.json")),
+    ("1.2.0", "geo_1_2", include_str!("../../../sdk/examples/geo_1_2.manifest.json")),
+];
+
+/// The plugins that must be refused: what is wrong, where, with which code.
+const REFUSED: [(&str, &str, &str); 3] = [
+    ("unsigned", "unsigned/1.0.0", "sig.missing"),
+    ("tampered", "tampered/1.0.0", "file.digest_mismatch"),
+    ("behind a symlink", "linked/1.0.0", "path.symlink"),
+];
+
+/// The code a plugin of [`Stage::refusals`] must be refused with.
+pub(crate) fn refusal_code(what: &str) -> &'static str {
+    REFUSED.iter().find(|(about, _, _)| *about == what).map_or("unknown", |(_, _, code)| code)
+}
+
+/// Everything the demo needs on disk; removed at the end.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    dir: TempDir,
+    key: SigningKey,
+}
+
+impl Stage {
+    pub(crate) fn set(artifacts: Option<&Path>) -> Result<Self, Failure> {
+        let dir = tempfile::Builder::new().prefix("themis-demo-").tempdir().map_err(failed)?;
+        let stage = Self { dir, key: SigningKey::generate()? };
+        stage.key.write_pem_pair(&stage.dir.path().join("demo"))?;
+        let artifacts = find_artifacts(artifacts)?;
+        for (version, example, manifest) in GEO {
+            let library = artifacts.join(format!("lib{example}.so"));
+            let bytes = std::fs::read(&library).map_err(|error| {
+                Failure::new("demo.artifacts", format!("{}: {error}", library.display()))
+            })?;
+            stage.add("geo", version, manifest, &bytes)?;
+            sign_dir(&stage.plugin(&format!("geo/{version}")), &stage.key)?;
+        }
+        for name in ["text", "unsigned", "tampered", "linked"] {
+            let manifest = TEXT_MANIFEST
+                .replace("\"text\"", &format!("\"{name}\""))
+                .replace("libtext.so", &format!("lib{name}.so"));
+            stage.add(name, "1.0.0", &manifest, TEXT_LIBRARY)?;
+            if name != "unsigned" {
+                sign_dir(&stage.plugin(&format!("{name}/1.0.0")), &stage.key)?;
+            }
+        }
+        stage.spoil()?;
+        Ok(stage)
+    }
+
+    fn add(&self, name: &str, version: &str, manifest: &str, library: &[u8]) -> Result<(), Failure> {
+        let dir = self.plugin(&format!("{name}/{version}"));
+        let inner = dir.join("linux-x86_64");
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&inner).map_err(failed)?;
+        std::fs::write(dir.join("manifest.json"), manifest).map_err(failed)?;
+        std::fs::write(inner.join(format!("lib{name}.so")), library).map_err(failed)
+    }
+
+    /// One flipped bit after signing, and one directory moved away behind a link.
+    fn spoil(&self) -> Result<(), Failure> {
+        let library = self.plugin("tampered/1.0.0/linux-x86_64/libtampered.so");
+        let mut bytes = std::fs::read(&library).map_err(failed)?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        std::fs::write(&library, bytes).map_err(failed)?;
+        let (linked, elsewhere) = (self.plugin("linked/1.0.0"), self.dir.path().join("elsewhere"));
+        std::fs::rename(&linked, &elsewhere).map_err(failed)?;
+        symlink(elsewhere, linked).map_err(failed)
+    }
+
+    /// A path below the plugin root.
+    pub(crate) fn plugin(&self, below: &str) -> PathBuf {
+        self.dir.path().join("plugins").join(below)
+    }
+
+    /// The admin socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("var/admin.sock")
+    }
+
+    /// As an operator would write it: these names, this key, in-process by name.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new(self.dir.path().join("var"), self.dir.path().join("plugins"));
+        let names = || {
+            let names = ["geo", "text", "unsigned", "tampered", "linked"];
+            names.into_iter().filter_map(|name| name.parse::<PluginName>().ok()).collect()
+        };
+        config.allow = NameSet::Only(names());
+        config.trusted_in_process = names();
+        config.default_tier = Tier::InProcess;
+        config.admin_socket = Some(self.socket());
+        config.trusted_keys = vec![TrustedKey {
+            label: "demo".to_owned(),
+            key: self.key.public_key(),
+            not_before: None,
+            not_after: None,
+            plugins: NameSet::Only(names()),
+        }];
+        config
+    }
+
+    /// Tries what must be refused; answers the codes it was refused with.
+    pub(crate) fn refusals(&self, kernel: &Kernel) -> Vec<(&'static str, String)> {
+        let tried = REFUSED.iter().map(|(what, path, _code)| {
+            let refused = kernel.loader().load_blocking(*path, None);
+            let code = refused.map_or_else(|error| error.code().to_owned(), |_| "loaded".to_owned());
+            (*what, code)
+        });
+        tried.collect()
+    }
+}
+
+/// `cargo build` leaves examples beside the program.
+fn find_artifacts(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let program = std::env::current_exe().map_err(failed)?;
+    let beside = program.parent().map(|dir| dir.join("examples"));
+    beside.filter(|dir| dir.is_dir()).ok_or_else(|| {
+        let what = "the example plugins are not beside this program: build them with `make build`, \
+                    or give --artifacts DIR";
+        Failure::new("demo.artifacts", what)
+    })
+}
+
+fn failed(error: std::io::Error) -> Failure {
+    Failure::new("demo.stage", error)
+}
