@@ -124,9 +124,7 @@ impl Writer {
         loop {
             let first = match self.unsynced {
                 None => receiver.recv().map_err(|_ended| RecvTimeoutError::Disconnected),
-                Some(since) => {
-                    receiver.recv_timeout(FLUSH_AFTER.saturating_sub(since.elapsed()))
-                }
+                Some(since) => receiver.recv_timeout(FLUSH_AFTER.saturating_sub(since.elapsed())),
             };
             match first {
                 Ok(first) => {
@@ -174,10 +172,10 @@ impl Writer {
             .open_log()
             .and_then(|log| log.append(entries, Moment::now(), durability))
             .map_err(|error| {
-            self.log = None;
-            tracing::error!(%error, records = entries.len(), "the audit log refused a batch");
-            KernelFault::Audit { what: error.to_string() }
-        });
+                self.log = None;
+                tracing::error!(%error, records = entries.len(), "the audit log refused a batch");
+                KernelFault::Audit { what: error.to_string() }
+            });
         match &appended {
             Ok(numbers) => {
                 metrics::counter!("themis_audit_records_total").increment(numbers.len() as u64);

@@ -27,7 +27,7 @@ use crate::slot::Slot;
 #[derive(Debug)]
 pub enum CoordinatorMsg {
     /// Load a first version, or replace one.
-    Replace(Request),
+    Replace(Box<Request>),
     /// Back to the warm previous version.
     Rollback {
         /// The plugin.
@@ -79,7 +79,9 @@ impl Actor for Coordinator {
                 let given = Arc::clone(environment);
                 let started = Actor::spawn_linked(None, Reload, given, myself.get_cell()).await;
                 match started {
-                    Ok((reload, _ended)) => reload.cast(Run { request, _permit: permit })?,
+                    Ok((reload, _ended)) => {
+                        reload.cast(Run { request: *request, _permit: permit })?
+                    }
                     Err(error) => {
                         tracing::error!(%error, "a reload could not be started");
                         let stopped = KernelFault::Stopped { role: "reload" };

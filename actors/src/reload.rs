@@ -25,7 +25,9 @@ use tracing::Instrument as _;
 use crate::catalog::CatalogMsg;
 use crate::environment::Environment;
 use crate::generation::Generation;
-use crate::plugin::{Claim, ClaimRefusal, Installed, PluginMsg, hook_error, receipt, shutdown_hook};
+use crate::plugin::{
+    Claim, ClaimRefusal, Installed, PluginMsg, hook_error, receipt, shutdown_hook,
+};
 use crate::slot::Slot;
 use crate::telemetry;
 use crate::work::{self, WorkError};
@@ -183,8 +185,7 @@ impl Progress {
             Effect::Quarantine => self.quarantine(),
             Effect::RecordFailure => {
                 let refused = matches!(self.error, Some(LoadError::Refused(_)));
-                let outcome =
-                    if refused { AuditOutcome::Refused } else { AuditOutcome::Failed };
+                let outcome = if refused { AuditOutcome::Refused } else { AuditOutcome::Failed };
                 self.record(outcome).await.map(drop)
             }
             Effect::Reply => Ok(()),
@@ -295,7 +296,7 @@ impl Progress {
             key_id: admitted.key_id,
             path: admitted.path.clone(),
             instance,
-            _counted: telemetry::Counted::new(),
+            _counted: telemetry::Counted::start(),
         }));
         Ok(())
     }
@@ -390,8 +391,7 @@ impl Progress {
         }
         let candidate = self.candidate.as_ref().ok_or_else(out_of_order)?;
         let installed = self.installed.take().ok_or_else(out_of_order)?;
-        let operation =
-            if self.replaces.is_some() { Operation::Reload } else { Operation::Load };
+        let operation = if self.replaces.is_some() { Operation::Reload } else { Operation::Load };
         let Installed { from, swap } = installed;
         let mut receipt = receipt(operation, candidate, from, swap, self.requested);
         receipt.audit_seq = self.audit_seq;
@@ -426,9 +426,8 @@ impl Progress {
 /// Makes the manifest's calls and compares the answers.
 fn self_tests(instance: &dyn Instance, manifest: &Manifest) -> Result<(), ProbeError> {
     for (index, test) in manifest.self_test.iter().enumerate() {
-        let failed = |what: String| {
-            Err(ProbeError::SelfTest { index, method: test.method.clone(), what })
-        };
+        let failed =
+            |what: String| Err(ProbeError::SelfTest { index, method: test.method.clone(), what });
         let Some(id) = manifest.method_id(&test.method) else {
             return failed("the method is not listed".to_owned());
         };
@@ -439,7 +438,9 @@ fn self_tests(instance: &dyn Instance, manifest: &Manifest) -> Result<(), ProbeE
         }
         if reply != test.reply {
             let (got, want) = (reply.len(), test.reply.len());
-            return failed(format!("the reply ({got} bytes) is not the expected one ({want} bytes)"));
+            return failed(format!(
+                "the reply ({got} bytes) is not the expected one ({want} bytes)"
+            ));
         }
     }
     Ok(())

@@ -166,8 +166,7 @@ impl Slot {
         request: &[u8],
         reply: &mut Vec<u8>,
     ) -> Result<ServedBy, CallError> {
-        let started =
-            count.is_multiple_of(u64::from(LATENCY_SAMPLE)).then(Instant::now);
+        let started = count.is_multiple_of(u64::from(LATENCY_SAMPLE)).then(Instant::now);
         let start = reply.len();
         let outcome = self.try_call(serving, method, request, reply);
         if let Some(started) = started {
@@ -208,7 +207,13 @@ impl Slot {
         let mut buffer = ReplyBuffer::new(reply);
         match generation.instance.call(id, request, &mut buffer) {
             CallStatus::Ok => Ok(()),
-            failed => Err(self.call_error(generation, failed, method, &reply[start..])),
+            failed @ (CallStatus::PluginError
+            | CallStatus::UnknownMethod
+            | CallStatus::BadRequest
+            | CallStatus::ReplyTooLarge
+            | CallStatus::Fault(_)) => {
+                Err(self.call_error(generation, failed, method, &reply[start..]))
+            }
         }
     }
 
@@ -243,9 +248,7 @@ impl Slot {
                 CallError::Plugin { plugin, text, served_by }
             }
             CallStatus::UnknownMethod => self.unknown_method(method),
-            CallStatus::BadRequest => {
-                CallError::BadRequest { plugin, method: method_text(method) }
-            }
+            CallStatus::BadRequest => CallError::BadRequest { plugin, method: method_text(method) },
             CallStatus::ReplyTooLarge => {
                 CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX }
             }
@@ -273,9 +276,8 @@ impl Slot {
             (None, Some(_)) => PluginState::Quarantined,
             (None, None) => PluginState::Unloaded,
         };
-        let methods = generation.map(|it| {
-            it.manifest.methods.iter().map(|method| method.name.clone()).collect()
-        });
+        let methods = generation
+            .map(|it| it.manifest.methods.iter().map(|method| method.name.clone()).collect());
         PluginInfo {
             name: self.name.clone(),
             version: generation.map(|it| it.version().clone()),
@@ -289,7 +291,8 @@ impl Slot {
             key_id: generation.map(|it| it.key_id),
             methods: methods.unwrap_or_default(),
             in_flight: serving.as_ref().map_or(0, |it| it.in_flight()),
-            calls: self.ended_calls.load(Ordering::Relaxed) + serving.as_ref().map_or(0, |it| it.calls()),
+            calls: self.ended_calls.load(Ordering::Relaxed)
+                + serving.as_ref().map_or(0, |it| it.calls()),
             draining: standing.draining,
         }
     }

@@ -10,7 +10,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr,
+    SupervisionEvent,
+};
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::{ASK_DEADLINE, RESTART_PERIOD, RESTARTS_MAX};
 use themis_messages::mailbox::{Admitted, Incarnation, Mailbox, Reply};

@@ -17,9 +17,15 @@ pub fn describe() {
     describe_counter!("themis_reloads_total", "Reloads by outcome: ok, refused or failed");
     describe_counter!("themis_rollbacks_total", "Rollbacks by outcome: ok or failed");
     describe_counter!("themis_unloads_total", "Plugins unloaded");
-    describe_counter!("themis_refusals_total", "Plugins refused before any of their code ran, by reason");
+    describe_counter!(
+        "themis_refusals_total",
+        "Plugins refused before any of their code ran, by reason"
+    );
     describe_counter!("themis_calls_total", "Calls, by plugin and version");
-    describe_counter!("themis_call_errors_total", "Calls that ended in an error, by plugin and version");
+    describe_counter!(
+        "themis_call_errors_total",
+        "Calls that ended in an error, by plugin and version"
+    );
     describe_histogram!(
         "themis_call_latency_seconds",
         Unit::Seconds,
@@ -31,7 +37,10 @@ pub fn describe() {
     describe_gauge!("themis_generations", "Generations that serve, are warm or are draining");
     describe_gauge!("themis_images_mapped", "Distinct images mapped in this process, for good");
     describe_gauge!("themis_in_flight_calls", "Calls under way, by plugin");
-    describe_gauge!("themis_loader_stuck", "1 when a constructor hangs and in-process loading has stopped");
+    describe_gauge!(
+        "themis_loader_stuck",
+        "1 when a constructor hangs and in-process loading has stopped"
+    );
     describe_counter!("themis_quarantines_total", "Plugins quarantined");
     describe_counter!("themis_restarts_total", "Actors restarted, by supervisor");
     describe_counter!("themis_audit_records_total", "Records written to the audit log");
@@ -40,7 +49,6 @@ pub fn describe() {
 }
 
 /// The latency histogram of one version.
-#[must_use]
 pub fn call_latency(generation: &Generation) -> metrics::Histogram {
     histogram!(
         "themis_call_latency_seconds",
@@ -101,7 +109,7 @@ pub struct Counted(());
 impl Counted {
     /// Counts one.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn start() -> Self {
         gauge!("themis_generations").increment(1);
         Self(())
     }

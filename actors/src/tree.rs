@@ -69,9 +69,7 @@ impl Tree {
         mailbox.connect(RactorIncarnation(root.clone()));
         let tree = Self { environment, root, health, stopping };
         for child in tree.children(&store) {
-            mailbox
-                .ask(SHUTDOWN_DEADLINE, |reply| SupervisorMsg::Start { child, reply })
-                .await??;
+            mailbox.ask(SHUTDOWN_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await??;
         }
         let entry = AuditEntry::new(AuditEvent::Start, AuditOutcome::Done, "kernel");
         tree.environment.record(entry).await?;

@@ -77,9 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_runs_on_a_named_thread_of_its_own() {
-        let name = run("hook-geo", LIMIT, || {
-            std::thread::current().name().map(str::to_owned)
-        });
+        let name = run("hook-geo", LIMIT, || std::thread::current().name().map(str::to_owned));
         assert_eq!(name.await, Ok(Some("themis-hook-geo".to_owned())));
     }
 

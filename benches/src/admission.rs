@@ -1,8 +1,8 @@
 //! Signatures and discovery: what is paid before a plugin's first instruction.
 
+use themis_kernel::SignatureVerifier;
 use themis_kernel::admission::{self, PluginRoot};
 use themis_kernel::lifecycle::LoadRequest;
-use themis_kernel::SignatureVerifier;
 use themis_tests::{Fixture, Site};
 
 use crate::report::{Row, Times};
@@ -81,11 +81,7 @@ pub(crate) fn discovery() -> Row {
     let template = site.root().join(template);
     let names: Vec<_> = (1..PLUGINS).map(|n| format!("plugin-{n}")).collect();
     for name in &names {
-        site.add(&Fixture::built(
-            template.join("linux-x86_64/libcounter.so"),
-            name,
-            "1.0.0",
-        ));
+        site.add(&Fixture::built(template.join("linux-x86_64/libcounter.so"), name, "1.0.0"));
     }
     let config = site.config(&[]);
     let root = PluginRoot::open(&site.root()).expect("a root");
@@ -98,7 +94,11 @@ pub(crate) fn discovery() -> Row {
     let reading = Times::of(20, || {
         for name in &names {
             let dir = site.root().join(name).join("1.0.0");
-            for file in ["manifest.json".to_owned(), "plugin.sig".to_owned(), format!("linux-x86_64/lib{name}.so")] {
+            for file in [
+                "manifest.json".to_owned(),
+                "plugin.sig".to_owned(),
+                format!("linux-x86_64/lib{name}.so"),
+            ] {
                 std::hint::black_box(std::fs::read(dir.join(file)).expect("readable"));
             }
         }

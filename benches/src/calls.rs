@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread;
 
-use themis_kernel::Kernel;
 use themis_kernel::admission::{self, PluginRoot};
 use themis_kernel::lifecycle::LoadRequest;
 use themis_tests::{Fixture, Site};
@@ -92,7 +91,7 @@ pub(crate) fn call() -> Row {
     let path = site.add(&counter("1.0.0"));
     let kernel = site.start(&["counter"]);
     let plugin = kernel.loader().load_blocking(&path, None).expect("loads");
-    let bare = bare_instance(&site, &path, &kernel);
+    let bare = bare_instance(&site, &path);
     let request = [7_u8; 64];
     let mut reply = Vec::with_capacity(64);
     let (mut ours, mut baseline) = (Times::new(), Times::new());
@@ -122,7 +121,7 @@ pub(crate) fn call() -> Row {
 }
 
 /// The same image, initialised once more, called without the kernel.
-fn bare_instance(site: &Site, path: &str, _kernel: &Kernel) -> impl Fn(&[u8], &mut Vec<u8>) {
+fn bare_instance(site: &Site, path: &str) -> impl Fn(&[u8], &mut Vec<u8>) + use<> {
     let config = site.config(&["counter"]);
     let root = PluginRoot::open(&site.root()).expect("a root");
     let request = LoadRequest::at(path);

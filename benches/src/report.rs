@@ -86,7 +86,16 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header([
-        "what", "must", "held", "goal", "met", "p50", "p99", "baseline", "baseline p50", "ratio",
+        "what",
+        "must",
+        "held",
+        "goal",
+        "met",
+        "p50",
+        "p99",
+        "baseline",
+        "baseline p50",
+        "ratio",
     ]);
     let yes = |held| if held { "yes" } else { "NO" };
     for row in rows {

@@ -112,8 +112,8 @@ impl Kernel {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start_blocking(config: Config) -> Result<Self, StartError> {
-        let executor = Executor::start()
-            .map_err(|error| StartError::Runtime { error: error.to_string() })?;
+        let executor =
+            Executor::start().map_err(|error| StartError::Runtime { error: error.to_string() })?;
         let started = executor.clone();
         executor.block(Self::start_on(started, config))?
     }
@@ -400,5 +400,9 @@ impl Control {
 
 /// Discovery that could not be carried out at all.
 fn discover_fault(error: &dyn std::fmt::Display) -> AdmitError {
-    AdmitError::Io { path: PathBuf::new(), action: "scan the plugin root", error: error.to_string() }
+    AdmitError::Io {
+        path: PathBuf::new(),
+        action: "scan the plugin root",
+        error: error.to_string(),
+    }
 }

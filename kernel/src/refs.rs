@@ -197,7 +197,8 @@ impl Control {
         let requested = Instant::now();
         let answer = self.executor.run(async move {
             let ask = environment.roles.coordinator.ask(OPERATION_DEADLINE, |reply| {
-                CoordinatorMsg::Replace(Request { replaces, load, actor, requested, reply })
+                let request = Request { replaces, load, actor, requested, reply };
+                CoordinatorMsg::Replace(Box::new(request))
             });
             ask.await
         });
@@ -221,9 +222,10 @@ impl Control {
         let plugin = self.known(plugin, |plugin| UnloadError::NotLoaded { plugin })?;
         let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
         let answer = self.executor.run(async move {
-            let ask = environment.roles.coordinator.ask(UNLOAD_DEADLINE, |reply| {
-                CoordinatorMsg::Unload { plugin, actor, reply }
-            });
+            let ask = environment
+                .roles
+                .coordinator
+                .ask(UNLOAD_DEADLINE, |reply| CoordinatorMsg::Unload { plugin, actor, reply });
             ask.await
         });
         answer.await??

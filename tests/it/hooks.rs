@@ -30,7 +30,10 @@ fn a_hanging_init_is_answered_quarantined_and_alone() {
     assert_eq!(error.code(), "init.deadline", "{error}");
     let info = kernel.list().into_iter().find(|it| it.name.as_str() == "hang").unwrap();
     assert_eq!(info.state, PluginState::Quarantined);
-    assert_eq!(kernel.loader().load_blocking(&hanging, None).unwrap_err().code(), "load.quarantined");
+    assert_eq!(
+        kernel.loader().load_blocking(&hanging, None).unwrap_err().code(),
+        "load.quarantined"
+    );
 
     assert_eq!(counter.call(2, b"fine").unwrap().bytes, b"fine");
     let hang = kernel.loader().load_blocking(&better, None).unwrap();

@@ -29,7 +29,10 @@ fn a_reference_survives_reload_rollback_and_unload() {
         answer.served_by.version.to_string()
     };
     assert_eq!(version(), "1.0.0");
-    assert_eq!(kernel.reloads().rollback_blocking("counter").unwrap_err().code(), "rollback.no_previous");
+    assert_eq!(
+        kernel.reloads().rollback_blocking("counter").unwrap_err().code(),
+        "rollback.no_previous"
+    );
 
     let receipt = kernel.reloads().reload_module_blocking("counter", &two).unwrap();
     assert_eq!(receipt.operation, Operation::Reload);
@@ -73,9 +76,11 @@ fn every_way_a_call_can_end_has_its_error() {
     let error = plugin.call_into("fail", b"", &mut reply).unwrap_err();
     assert_eq!(reply, b"kept", "a failed call leaves the buffer as it was");
     assert!(matches!(error, CallError::Plugin { text, .. } if text.contains("out of order")));
-    for (method, code) in
-        [("unknown", "call.unknown_method"), ("bad_request", "call.bad_request"), ("nope", "call.unknown_method")]
-    {
+    for (method, code) in [
+        ("unknown", "call.unknown_method"),
+        ("bad_request", "call.bad_request"),
+        ("nope", "call.unknown_method"),
+    ] {
         assert_eq!(plugin.call(method, b"").unwrap_err().code(), code, "{method}");
     }
 
@@ -116,10 +121,16 @@ fn load_replaces_nothing_and_reload_loads_nothing() {
     let kernel = site.start(&["counter", "other"]);
     let code = |error: LoadError| error.code();
     let reloads = kernel.reloads();
-    assert_eq!(code(reloads.reload_module_blocking("counter", &one).unwrap_err()), "reload.not_loaded");
+    assert_eq!(
+        code(reloads.reload_module_blocking("counter", &one).unwrap_err()),
+        "reload.not_loaded"
+    );
     kernel.loader().load_blocking(&one, None).unwrap();
     assert_eq!(code(kernel.loader().load_blocking(&two, None).unwrap_err()), "load.already_loaded");
-    assert_eq!(code(reloads.reload_module_blocking("counter", other).unwrap_err()), "reload.other_plugin");
+    assert_eq!(
+        code(reloads.reload_module_blocking("counter", other).unwrap_err()),
+        "reload.other_plugin"
+    );
     assert_eq!(kernel.plugin("counter").unwrap().info().version.unwrap().to_string(), "1.0.0");
     kernel.shutdown_blocking();
 }
@@ -184,7 +195,8 @@ fn a_failed_self_test_or_init_is_never_visible() {
 #[test]
 fn host_services_follow_the_capabilities() {
     let site = Site::new();
-    let fixture = Fixture::c("uses_host.c", "uses_host", "1.0.0").data("data/greeting.txt", b"hello");
+    let fixture =
+        Fixture::c("uses_host.c", "uses_host", "1.0.0").data("data/greeting.txt", b"hello");
     let granted = site.add(&fixture);
     let kernel = site.start(&["uses_host"]);
     let plugin = kernel.loader().load_blocking(&granted, None).unwrap();

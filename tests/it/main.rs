@@ -1,6 +1,11 @@
 //! Every test that needs a whole kernel, real plugins or the program. A new one goes into the module of its
 //! subject; machines and parsers are tested beside their code.
-#![expect(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests fail by panicking"
+)]
 
 mod concurrency;
 mod hooks;

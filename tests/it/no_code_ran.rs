@@ -181,10 +181,9 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
         | K::ElfUniqueSymbol
         | K::ElfStaticTls
         | K::ElfNeeded => elf(kind),
-        K::DescriptorMissing
-        | K::DescriptorInvalid
-        | K::DescriptorMismatch
-        | K::FeatureUnknown => descriptor_case(kind),
+        K::DescriptorMissing | K::DescriptorInvalid | K::DescriptorMismatch | K::FeatureUnknown => {
+            descriptor_case(kind)
+        }
     })
 }
 
@@ -213,7 +212,9 @@ fn path(kind: AdmitErrorKind) -> Result<Case, &'static str> {
             case
         }
         K::FileTooLarge => Case::good().with(|it| it.sign_bytes(&vec![b' '; (64 << 10) + 1])),
-        K::Io | K::ImageRefused => return Err("needs a failing disk or kernel: tested beside the code"),
+        K::Io | K::ImageRefused => {
+            return Err("needs a failing disk or kernel: tested beside the code");
+        }
         other => panic!("{other:?} is not about paths"),
     })
 }
@@ -259,8 +260,9 @@ fn signature(kind: AdmitErrorKind) -> Case {
         })
     };
     match kind {
-        K::SignatureMissing => Case::good()
-            .with(|it| std::fs::remove_file(it.dir().join("plugin.sig")).unwrap()),
+        K::SignatureMissing => {
+            Case::good().with(|it| std::fs::remove_file(it.dir().join("plugin.sig")).unwrap())
+        }
         K::SignatureLength => spoil(&|bytes| bytes.truncate(63)),
         K::SignatureScalarRange => spoil(&|bytes| bytes[63] |= 0xf0),
         K::SignatureMismatch => spoil(&|bytes| bytes[40] ^= 1),
@@ -318,10 +320,7 @@ fn elf(kind: AdmitErrorKind) -> Case {
     match kind {
         K::ElfFormat => Case::patch(|bytes| *bytes = b"just a text\n".to_vec()),
         K::ElfArchitecture => Case::patch(|bytes| bytes[18] = 183),
-        K::ElfTextRelocations => Case::flags(&[
-            "-DTEXT_RELOCATION",
-            "-Wl,-z,notext",
-        ]),
+        K::ElfTextRelocations => Case::flags(&["-DTEXT_RELOCATION", "-Wl,-z,notext"]),
         K::ElfExecutableStack => Case::flags(&["-Wl,-z,execstack"]),
         K::ElfWritableCode => Case::patch(|bytes| {
             let flags = executable_segment_flags(bytes);

@@ -3,12 +3,14 @@
 //! Plugins are C sources in `plugins/`, compiled where they are used, so that a test says with which options its
 //! plugin was built; those that have to be Rust are the `examples/` of this package.
 
+#![expect(clippy::expect_used, reason = "a fixture that cannot be set up fails its test")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 pub use jiff::Timestamp;
+use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
 use themis_kernel::admission::{self, NameSet, SigningKey, TrustedKey};
 use themis_kernel::admit::AdmitErrorKind;
@@ -193,16 +195,25 @@ impl Site {
     /// # Panics
     /// When that fails: the fixture is wrong.
     pub fn add(&self, fixture: &Fixture) -> String {
-        let below = self.add_unsigned(fixture);
-        admission::sign_dir(&self.root().join(&below), &self.key).expect("the plugin can be signed");
+        let below = self.write(fixture);
+        admission::sign_dir(&self.root().join(&below), &self.key)
+            .expect("the plugin can be signed");
         below
     }
 
-    /// As [`Site::add`], without the signature.
+    /// As [`Site::add`], with the signature taken away again.
     ///
     /// # Panics
     /// When that fails: the fixture is wrong.
     pub fn add_unsigned(&self, fixture: &Fixture) -> String {
+        let below = self.add(fixture);
+        let signature = self.root().join(&below).join("plugin.sig");
+        std::fs::remove_file(signature).expect("there is a signature");
+        below
+    }
+
+    /// Compiles a plugin and writes its manifest, without digests.
+    fn write(&self, fixture: &Fixture) -> String {
         let below = format!("{}/{}", fixture.name, fixture.version);
         let dir = self.root().join(&below);
         let library = format!("linux-x86_64/lib{}.so", fixture.name);

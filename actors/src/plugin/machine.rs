@@ -214,8 +214,7 @@ impl Machine {
     }
 
     fn shutdown_when_free(&self, generation: GenerationId) -> Option<Effect> {
-        let free =
-            self.retiring.contains(&generation) && !self.leased.contains_key(&generation);
+        let free = self.retiring.contains(&generation) && !self.leased.contains_key(&generation);
         free.then_some(Effect::Shutdown(generation))
     }
 }

@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn the_way_that_succeeds() {
-        let want = expect!["[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Confirm, Reply]"];
+        let want = expect![
+            "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Confirm, Reply]"
+        ];
         want.assert_eq(&format!("{:?}", run(|_| Event::Done)));
     }
 
@@ -137,10 +139,30 @@ mod tests {
         check(E::Admit, Event::Failed, &expect!["[Admit, RecordFailure, Reply]"]);
         check(E::Claim, Event::Failed, &expect!["[Admit, Claim, RecordFailure, Reply]"]);
         check(E::RecordIntent, Event::Failed, &expect!["[Admit, Claim, RecordIntent, Reply]"]);
-        check(E::Map, Event::Stuck, &expect!["[Admit, Claim, RecordIntent, Map, Quarantine, RecordFailure, Reply]"]);
-        check(E::Initialise, Event::Failed, &expect!["[Admit, Claim, RecordIntent, Map, Initialise, RecordFailure, Reply]"]);
-        check(E::Probe, Event::Failed, &expect!["[Admit, Claim, RecordIntent, Map, Initialise, Probe, Discard, RecordFailure, Reply]"]);
-        check(E::RecordOutcome, Event::Failed, &expect!["[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Revert, Reply]"]);
+        check(
+            E::Map,
+            Event::Stuck,
+            &expect!["[Admit, Claim, RecordIntent, Map, Quarantine, RecordFailure, Reply]"],
+        );
+        check(
+            E::Initialise,
+            Event::Failed,
+            &expect!["[Admit, Claim, RecordIntent, Map, Initialise, RecordFailure, Reply]"],
+        );
+        check(
+            E::Probe,
+            Event::Failed,
+            &expect![
+                "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Discard, RecordFailure, Reply]"
+            ],
+        );
+        check(
+            E::RecordOutcome,
+            Event::Failed,
+            &expect![
+                "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Revert, Reply]"
+            ],
+        );
     }
 
     proptest! {

@@ -40,8 +40,7 @@ async fn supervised(spent: Spent) -> (ActorRef<Admitted<SupervisorMsg>>, Arc<Mai
     supervisor.connect(RactorIncarnation(root.clone()));
     let mailbox = Mailbox::new("fragile", 64);
     let child = ChildSpec::role("fragile", Arc::clone(&mailbox), || (Fragile, ()));
-    let started =
-        supervisor.ask(ASK_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await;
+    let started = supervisor.ask(ASK_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await;
     assert_eq!(started, Ok(Ok(())));
     (root, mailbox)
 }

@@ -27,9 +27,8 @@ pub(crate) struct LoadBody {
 impl LoadBody {
     /// The body is read by hand, so that a fault in it has the API's own form.
     fn parse(bytes: &Bytes) -> Result<LoadRequest, ApiError> {
-        let body: Self = serde_json::from_slice(bytes).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "request.body", error)
-        })?;
+        let body: Self = serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "request.body", error))?;
         Ok(LoadRequest { tier: body.tier, ..LoadRequest::at(body.path) })
     }
 }

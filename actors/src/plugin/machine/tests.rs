@@ -17,8 +17,11 @@ fn check(events: &[Event], want: &Expect) {
         writeln!(trace, "{event:?} -> {outcome:?}").unwrap();
     }
     let Machine { current, previous, retiring, leased, pinned, .. } = machine;
-    writeln!(trace, "= {current:?} {previous:?} retiring {retiring:?} leased {leased:?} pinned {pinned:?}")
-        .unwrap();
+    writeln!(
+        trace,
+        "= {current:?} {previous:?} retiring {retiring:?} leased {leased:?} pinned {pinned:?}"
+    )
+    .unwrap();
     want.assert_eq(&trace.replace("GenerationId", "g"));
 }
 
@@ -159,7 +162,10 @@ impl World {
                     *self.inside.entry(closed).or_default() += 1;
                 }
                 self.published = next;
-                assert!(next.is_none_or(|it| !self.shut.contains(&it)), "an ended generation serves");
+                assert!(
+                    next.is_none_or(|it| !self.shut.contains(&it)),
+                    "an ended generation serves"
+                );
             }
             Effect::Shutdown(generation) => {
                 assert!(self.shut.insert(generation), "shut down twice");

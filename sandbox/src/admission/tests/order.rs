@@ -57,9 +57,7 @@ fn the_first_real_reason_is_told() {
     let Some(good) = geo() else { return };
     let Some(other) = library("geo", "1.0.1", "", &[]) else { return };
     let mut site = Site::new();
-    let native = library_path();
     let dir = site.root().join("geo/1.0.0");
-    let stranger = SigningKey::generate().unwrap();
     site.policy.allow = NameSet::Only([].into());
     site.policy.trusted_in_process.clear();
     site.policy.floors.insert(name("geo"), "2.0.0".parse().unwrap());
@@ -73,26 +71,32 @@ fn the_first_real_reason_is_told() {
     write(&dir.join("manifest.json"), b"{}");
     assert_eq!(site.refusal(), "manifest.missing_field");
 
-    let no_library: [(&str, &[u8]); 1] = [("data/a", b"a")];
-    let mut value = manifest("text", "9.0.0", &no_library, &stranger);
-    value["abi"] = json!("2.0");
-    value["expires"] = json!("2026-05-31T00:00:00Z");
-    let put = |site: &Site, value: &serde_json::Value| site.sign(&dir, value);
-    put(&site, &value);
+    until_the_signature(&mut site, &dir);
+    from_the_signature_to_the_tier(&mut site, &dir);
+    files_and_library(&mut site, &dir, &good, &other);
+}
+
+/// Place, name, keys: all that can be wrong before a signature is looked at.
+fn until_the_signature(site: &mut Site, dir: &Path) {
+    let stranger = SigningKey::generate().unwrap();
+    let mut value = without_library(&stranger);
+    (value["name"], value["version"]) = (json!("text"), json!("9.0.0"));
+    let put = |site: &Site, value: &serde_json::Value| site.sign(dir, value);
+    put(site, &value);
     std::fs::remove_file(dir.join("plugin.sig")).unwrap();
     assert_eq!(site.refusal(), "manifest.id_mismatch");
     value["name"] = json!("geo");
-    put(&site, &value);
+    put(site, &value);
     std::fs::remove_file(dir.join("plugin.sig")).unwrap();
     assert_eq!(site.refusal(), "manifest.version_mismatch");
     value["version"] = json!("1.0.0");
-    put(&site, &value);
+    put(site, &value);
     std::fs::remove_file(dir.join("plugin.sig")).unwrap();
     assert_eq!(site.refusal(), "policy.not_allowed");
     site.policy.allow = NameSet::Any;
     assert_eq!(site.refusal(), "key.unknown");
     value["key_id"] = json!(site.key.public_key().key_id());
-    put(&site, &value);
+    put(site, &value);
     site.policy.keys[0].plugins = NameSet::Only([].into());
     assert_eq!(site.refusal(), "key.not_entitled");
     site.policy.keys[0].plugins = NameSet::Any;
@@ -101,12 +105,27 @@ fn the_first_real_reason_is_told() {
     site.policy.keys[0].not_after = None;
     std::fs::remove_file(dir.join("plugin.sig")).unwrap();
     assert_eq!(site.refusal(), "sig.missing");
+}
+
+/// A manifest at which everything else is wrong that a signature covers.
+fn without_library(key: &SigningKey) -> serde_json::Value {
+    let no_library: [(&str, &[u8]); 1] = [("data/a", b"a")];
+    let mut value = manifest("geo", "1.0.0", &no_library, key);
+    value["abi"] = json!("2.0");
+    value["expires"] = json!("2026-05-31T00:00:00Z");
+    value
+}
+
+fn from_the_signature_to_the_tier(site: &mut Site, dir: &Path) {
+    let mut value = without_library(&site.key);
+    let put = |site: &Site, value: &serde_json::Value| site.sign(dir, value);
+    put(site, &value);
     write(&dir.join("plugin.sig"), &[0; 64]);
     assert_eq!(site.refusal(), "sig.mismatch");
-    put(&site, &value);
+    put(site, &value);
     assert_eq!(site.refusal(), "manifest.expired");
     value["expires"] = json!(null);
-    put(&site, &value);
+    put(site, &value);
     assert_eq!(site.refusal(), "version.below_floor");
     site.policy.floors.clear();
     let revoked = digest(value.to_string().as_bytes());
@@ -115,26 +134,29 @@ fn the_first_real_reason_is_told() {
     site.policy.revoked_digests.clear();
     assert_eq!(site.refusal(), "abi.unsupported");
     value["abi"] = json!("1.0");
-    put(&site, &value);
+    put(site, &value);
     assert_eq!(site.refusal(), "policy.not_trusted_in_process");
     site.policy.trusted_in_process.insert(name("geo"));
     assert_eq!(site.refusal(), "manifest.no_target");
+}
 
-    let files: [(&str, &[u8]); 2] = [(&native, &good), ("data/a", b"a")];
-    put(&site, &manifest("geo", "1.0.0", &files, &site.key));
+fn files_and_library(site: &mut Site, dir: &Path, good: &[u8], other: &[u8]) {
+    let native = library_path();
+    let files: [(&str, &[u8]); 2] = [(&native, good), ("data/a", b"a")];
+    site.sign(dir, &manifest("geo", "1.0.0", &files, &site.key));
     assert_eq!(site.refusal(), "bundle.missing_file");
-    write(&dir.join(&native), &other);
+    write(&dir.join(&native), other);
     write(&dir.join("data/a"), b"b");
     write(&dir.join("extra"), b"");
     assert_eq!(site.refusal(), "bundle.unlisted_file");
     std::fs::remove_file(dir.join("extra")).unwrap();
     write(&dir.join(&native), &[&other[..], b"x"].concat());
     assert_eq!(site.refusal(), "file.size_mismatch");
-    let mut same_size = good.clone();
+    let mut same_size = good.to_vec();
     same_size[0] ^= 1;
     write(&dir.join(&native), &same_size);
     assert_eq!(site.refusal(), "file.digest_mismatch");
-    write(&dir.join(&native), &good);
+    write(&dir.join(&native), good);
     assert_eq!(site.refusal(), "file.digest_mismatch", "the data file");
     write(&dir.join("data/a"), b"a");
     site.policy.revoked_digests.insert(digest(b"a"));
@@ -142,7 +164,7 @@ fn the_first_real_reason_is_told() {
     site.policy.revoked_digests.clear();
     assert!(site.admit("geo/1.0.0").is_ok());
 
-    let files: [(&str, &[u8]); 1] = [(&native, &other)];
+    let files: [(&str, &[u8]); 1] = [(&native, other)];
     std::fs::remove_dir_all(dir.join("data")).unwrap();
     site.plugin("geo", "1.0.0", &files);
     assert_eq!(site.refusal(), "descriptor.mismatch", "the library says 1.0.1");
