@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Records that nobody waits for (rollback, unload, retire) are written at once and made durable with the
-//! next batch that is, at the latest after [`FLUSH_AFTER`]. When the actor dies, the thread writes what it was
+//! next batch that is, at the latest after a tenth of a second. When the actor dies, the thread writes what it was
 //! given and ends; the next incarnation opens the log again and continues the chain.
 
 use std::sync::Arc;
@@ -35,6 +35,11 @@ pub enum AuditMsg {
         entry: AuditEntry,
         /// Answered with the record's number once it is durable.
         durable: Option<Reply<Result<u64, KernelFault>>>,
+    },
+    /// Answers once everything appended before can be read.
+    Settle {
+        /// Answered then.
+        reply: Reply<()>,
     },
     /// Makes everything appended before durable, and lets go of the store.
     Close {
@@ -107,7 +112,7 @@ fn refuse(message: AuditMsg, what: &str) {
             tracing::error!(event = ?entry.event, what, "an audit record is lost");
             metrics::counter!("themis_audit_lost_total").increment(1);
         }
-        AuditMsg::Close { reply } => reply.send(()),
+        AuditMsg::Settle { reply } | AuditMsg::Close { reply } => reply.send(()),
     }
 }
 
@@ -145,6 +150,7 @@ impl Writer {
     fn commit(&mut self, batch: impl Iterator<Item = AuditMsg>) -> Option<Reply<()>> {
         let mut entries = Vec::new();
         let mut waiting = Vec::new();
+        let mut settled = Vec::new();
         let mut close = None;
         for message in batch {
             match message {
@@ -152,11 +158,15 @@ impl Writer {
                     waiting.extend(durable.map(|reply| (entries.len(), reply)));
                     entries.push(entry);
                 }
+                AuditMsg::Settle { reply } => settled.push(reply),
                 AuditMsg::Close { reply } => close = Some(reply),
             }
         }
         if !entries.is_empty() {
             self.append(&entries, waiting);
+        }
+        for reply in settled {
+            reply.send(());
         }
         close
     }

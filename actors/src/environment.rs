@@ -108,6 +108,14 @@ impl Environment {
             .await?
     }
 
+    /// Waits until everything appended before can be read.
+    ///
+    /// # Errors
+    /// [`KernelFault`].
+    pub async fn settle_audit(&self) -> Result<(), KernelFault> {
+        self.roles.audit.ask(AUDIT_DEADLINE, |reply| AuditMsg::Settle { reply }).await
+    }
+
     /// Appends to the audit log without waiting for the disk.
     pub fn note(&self, entry: AuditEntry) {
         let event = entry.event;

@@ -10,7 +10,7 @@
 //! actor alone. When that actor dies the pointer stays, and callers notice nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -41,6 +41,8 @@ pub struct Standing {
 pub struct Slot {
     name: PluginName,
     current: ArcSwapOption<Serving>,
+    /// Whether there is a current stint: for look-ups, which need no more.
+    serving: AtomicBool,
     standing: ArcSwapOption<Standing>,
     /// Calls of stints that have ended.
     ended_calls: AtomicU64,
@@ -60,6 +62,7 @@ impl Slot {
         Box::leak(Box::new(Self {
             name,
             current: ArcSwapOption::empty(),
+            serving: AtomicBool::new(false),
             standing: ArcSwapOption::empty(),
             ended_calls: AtomicU64::new(0),
             serial_wait,
@@ -76,7 +79,7 @@ impl Slot {
     /// Whether a version serves.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.current.load().is_some()
+        self.serving.load(Ordering::Acquire)
     }
 
     /// The stint that serves.
@@ -93,6 +96,7 @@ impl Slot {
 
     /// Publishes a stint, or none; answers what served and how long callers could have noticed.
     pub(crate) fn publish(&self, next: Option<Arc<Serving>>) -> (Option<Arc<Serving>>, Duration) {
+        self.serving.store(next.is_some(), Ordering::Release);
         let before = Instant::now();
         let replaced = self.current.swap(next);
         let took = before.elapsed();

@@ -14,13 +14,37 @@ fn library(padding: u32) -> Fixture {
     Fixture::c("counter.c", "counter", "1.0.0").flag(&format!("-DPADDING={padding}"))
 }
 
-/// Admission of a signed 1 MB plugin: manifest, signature, digest, sealed copy, ELF pre-flight.
+/// Signature over the manifest and digests of all files, as discovery and `themis verify` do it.
 pub(crate) fn verify_manifest() -> Row {
     let site = Site::new();
     let path = site.add(&library(1 << 20));
-    let config = site.config(&["counter"]);
+    let policy = site.config(&["counter"]).policy();
     let root = PluginRoot::open(&site.root()).expect("a root");
-    let policy = config.policy();
+    let times = Times::of(RUNS, || {
+        let found = admission::discover(&root, &policy, themis_tests::now()).expect("scanned");
+        assert!(found.iter().all(|found| found.result.is_ok()), "it verifies");
+    });
+    let file = site.root().join(&path).join("linux-x86_64/libcounter.so");
+    let p50_ns = times.p50();
+    Row {
+        what: "Ed25519 over 1 MB by manifest digest",
+        must: "<= 5 ms",
+        goal: "<= 1 ms",
+        p50_ns,
+        p99_ns: times.p99(),
+        baseline: "reading the file",
+        baseline_ns: read(&file).p50(),
+        must_held: p50_ns <= 5_000_000,
+        goal_met: p50_ns <= 1_000_000,
+    }
+}
+
+/// All that happens before a plugin's first instruction: the above, the sealed copy, the ELF pre-flight.
+pub(crate) fn admit() -> Row {
+    let site = Site::new();
+    let path = site.add(&library(1 << 20));
+    let policy = site.config(&["counter"]).policy();
+    let root = PluginRoot::open(&site.root()).expect("a root");
     let scratch = site.path().join("scratch");
     let times = Times::of(RUNS, || {
         let request = LoadRequest::at(&path);
@@ -31,15 +55,15 @@ pub(crate) fn verify_manifest() -> Row {
     let file = site.root().join(&path).join("linux-x86_64/libcounter.so");
     let p50_ns = times.p50();
     Row {
-        what: "Ed25519 over 1 MB by manifest digest, whole admission",
-        must: "<= 5 ms",
-        goal: "<= 1 ms",
+        what: "whole admission, 1 MB: verify, seal, pre-flight",
+        must: "-",
+        goal: "<= 2 ms",
         p50_ns,
         p99_ns: times.p99(),
         baseline: "reading the file",
         baseline_ns: read(&file).p50(),
-        must_held: p50_ns <= 5_000_000,
-        goal_met: p50_ns <= 1_000_000,
+        must_held: true,
+        goal_met: p50_ns <= 2_000_000,
     }
 }
 

@@ -27,7 +27,7 @@ struct Arguments {
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -35,6 +35,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("reload", lifecycle::reload),
     ("rollback", lifecycle::rollback),
     ("verify manifest", admission::verify_manifest),
+    ("admission", admission::admit),
     ("verify detached", admission::verify_detached),
     ("discovery", admission::discovery),
 ];

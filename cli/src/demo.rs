@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
     /// Break one claim on purpose, to see that the table notices
-    #[arg(long, value_name = "CLAIM")]
+    #[arg(long, value_name = "CLAIM", requires = "once")]
     sabotage: Option<Sabotage>,
 }
 
@@ -128,7 +128,7 @@ fn play(
     say("4. roll geo back to 1.0.0");
     let (rollback, rollback_took) = roll_back(arguments, kernel, &load, &geo)?;
     if let Some(rollback) = &rollback {
-        say(&format!("   {}; answered after {rollback_took:?}", receipt(rollback)));
+        say(&format!("   {}; answered after {rollback_took:.2?}", receipt(rollback)));
     }
     watch(arguments.seconds);
     let totals = load.end();
@@ -158,7 +158,7 @@ fn version(plugin: &themis_kernel::PluginRef) -> String {
 
 fn receipt(receipt: &lifecycle::ReloadReceipt) -> String {
     format!(
-        "receipt: geo {} -> {}, verified {}…, mapped build id {}…, {:?} in all, swap {:?}",
+        "receipt: geo {} -> {}, verified {}…, mapped build id {}…, {:.2?} in all, swap {:.2?}",
         receipt.from.as_ref().map(ToString::to_string).unwrap_or_default(),
         receipt.to,
         receipt.digest.to_string().chars().take(12).collect::<String>(),
@@ -219,10 +219,14 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     let lost = totals.lost();
     claims.push(Claim::new("calls lost", lost.to_string(), lost == 0));
     claims.push(Claim::new("wrong answers", totals.wrong.to_string(), totals.wrong == 0));
-    claims.push(Claim::new("queries wrong", totals.bad_queries.to_string(), totals.bad_queries == 0));
+    claims.push(Claim::new(
+        "queries wrong",
+        totals.bad_queries.to_string(),
+        totals.bad_queries == 0,
+    ));
     claims.push(Claim::new(
         "hot reload 1.0.0 -> 1.1.0",
-        format!("{:?}, callers saw {:?}", reload.total, reload.swap),
+        format!("{:.2?}, callers saw {:.2?}", reload.total, reload.swap),
         reload.operation == Operation::Reload && totals.by_version("1.1.0") > 0,
     ));
     let stale = totals.stale;
@@ -234,7 +238,7 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     claims.push(Claim::new(
         "rollback to 1.0.0",
         match rollback {
-            Some(_) => format!("{:?}", shown.rollback_took),
+            Some(_) => format!("{:.2?}", shown.rollback_took),
             None => "not done".to_owned(),
         },
         rollback.as_ref().is_some_and(|it| it.to.to_string() == "1.0.0")

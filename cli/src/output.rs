@@ -103,3 +103,8 @@ pub(crate) fn table<const N: usize>(
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
 }
+
+/// A value for people: a text without its quotes.
+pub(crate) fn bare(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

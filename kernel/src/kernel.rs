@@ -248,7 +248,7 @@ impl Kernel {
     /// ```no_run
     /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
     /// for record in kernel.audit_records(0, 100).await? {
-    ///     println!("{} {:?} {:?}", record.seq, record.entry.event, record.entry.outcome);
+    ///     println!("{} {:?} {:?}", record.seq, record.event, record.outcome);
     /// }
     /// # Ok(())
     /// # }
@@ -382,6 +382,7 @@ impl Control {
     ) -> Result<Vec<AuditRecord>, StoreFault> {
         let environment = Arc::clone(&self.environment);
         let answer = self.executor.run(async move {
+            environment.settle_audit().await?;
             let store = &environment.roles.store;
             store.ask(AUDIT_DEADLINE, |reply| StoreMsg::ReadAudit { from, limit, reply }).await
         });
@@ -391,6 +392,7 @@ impl Control {
     pub(crate) async fn audit_verify(&self) -> Result<VerifyReport, StoreFault> {
         let environment = Arc::clone(&self.environment);
         let answer = self.executor.run(async move {
+            environment.settle_audit().await?;
             let store = &environment.roles.store;
             store.ask(AUDIT_DEADLINE, |reply| StoreMsg::VerifyAudit { reply }).await
         });

@@ -69,6 +69,10 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 pub const ADMIT_DEADLINE: Duration = Duration::from_secs(30);
 /// Mapping an image, its constructors included.
 pub const MAP_DEADLINE: Duration = HOOK_DEADLINE;
+/// After this a constructor counts as hung and nothing else is given to the system's loader. A little before
+/// [`MAP_DEADLINE`], so that whoever was answered at the deadline finds the loader marked already.
+pub const LOADER_STUCK_AFTER: Duration = Duration::from_millis(4_900);
+const _: () = assert!(LOADER_STUCK_AFTER.as_millis() < MAP_DEADLINE.as_millis());
 /// All self-test calls of one candidate together.
 pub const PROBE_DEADLINE: Duration = HOOK_DEADLINE;
 /// An audit record that must be durable before the operation goes on.
@@ -97,8 +101,6 @@ const _: () = assert!(
 pub const RESTARTS_MAX: usize = 5;
 /// The window [`RESTARTS_MAX`] counts in.
 pub const RESTART_PERIOD: Duration = Duration::from_secs(60);
-/// Failed loads in a row after which a plugin is quarantined.
-pub const FAILED_LOADS_MAX: u32 = 3;
 
 // === Queues: messages a role holds before it answers `Overloaded` ===
 

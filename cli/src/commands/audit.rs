@@ -9,7 +9,7 @@ use themis_kernel::persistence::audit_log::verify;
 use themis_kernel::persistence::store::Store;
 
 use crate::client::Client;
-use crate::output::{Failure, Printer, table};
+use crate::output::{Failure, Printer, bare, table};
 
 /// What to do with the log.
 #[derive(Debug, clap::Subcommand)]
@@ -56,10 +56,9 @@ pub(crate) fn run(
 
 fn show(records: &Value) -> String {
     let rows = records.as_array().into_iter().flatten().map(|record| {
-        let cell = |key: &str| match &record[key] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        let cell = |key: &str| {
+            let value = &record[key];
+            if value.is_null() { String::new() } else { bare(value) }
         };
         let what = [cell("code"), cell("reason")].join(" ");
         let time: String = cell("time").chars().take(23).collect();

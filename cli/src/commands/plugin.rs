@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use themis_kernel::limits::MESSAGE_BYTES_MAX;
 
 use crate::client::{Client, segment};
-use crate::output::{Failure, Printer, table};
+use crate::output::{Failure, Printer, bare, table};
 
 /// What to do with plugins.
 #[derive(Debug, clap::Subcommand)]
@@ -126,11 +126,7 @@ fn read_request(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
 
 /// A field for people: absent is a dash.
 fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+    if value.is_null() { "-".to_owned() } else { bare(value) }
 }
 
 fn list(plugins: &Value) -> String {
@@ -143,9 +139,9 @@ fn list(plugins: &Value) -> String {
 
 fn info(plugin: &Value) -> String {
     let rows = plugin.as_object().into_iter().flatten().map(|(key, value)| {
-        let value = match value {
-            Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
-            other => cell(other),
+        let value = match value.as_array() {
+            Some(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+            None => cell(value),
         };
         [key.replace('_', " "), value]
     });

@@ -48,7 +48,8 @@ async fn serve(config: Config, printer: Printer) -> Result<(), Failure> {
     let mut terminated = signal(SignalKind::terminate()).map_err(told)?;
     let (socket, listen) = (config.admin_socket.clone(), config.metrics_listen);
     let kernel = Kernel::start(config).await?;
-    let running = json!({"socket": socket, "metrics": listen.map(|it| format!("http://{it}/metrics"))});
+    let running =
+        json!({"socket": socket, "metrics": listen.map(|it| format!("http://{it}/metrics"))});
     printer.show(&running, |_| {
         let socket = socket.as_ref().map_or("none".to_owned(), |it| it.display().to_string());
         let metrics = listen.map_or("none".to_owned(), |it| format!("http://{it}/metrics"));
@@ -62,7 +63,10 @@ async fn serve(config: Config, printer: Printer) -> Result<(), Failure> {
     };
     kernel.shutdown().await;
     if failed {
-        return Err(Failure::new("kernel.failed", "the kernel's actors failed too often: see the log"));
+        return Err(Failure::new(
+            "kernel.failed",
+            "the kernel's actors failed too often: see the log",
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use themis_kernel::SignatureVerifier;
 use themis_kernel::admission::{PublicKey, SigningKey, sign_dir, verify_dir};
 
-use crate::output::{Failure, Printer};
+use crate::output::{Failure, Printer, bare};
 
 /// Make a pair of keys.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) fn keygen(arguments: &Keygen, printer: Printer) -> Result<(), Failure
     printer.show(&made, |made| {
         format!(
             "key {}: {} (keep it secret), {}",
-            text(&made["key_id"]),
+            bare(&made["key_id"]),
             private.display(),
             public.display()
         )
@@ -103,8 +103,4 @@ pub(crate) fn verify_file(arguments: &VerifyFile, printer: Printer) -> Result<()
     });
     let file = arguments.file.display();
     printer.show(&told, |_| format!("{file} is signed by key {}", verified.key_id))
-}
-
-fn text(value: &serde_json::Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

@@ -59,8 +59,7 @@ fn fill(connection: &Connection, airports: &[Airport]) -> rusqlite::Result<()> {
         "CREATE TABLE airports (icao TEXT, name TEXT, city TEXT, country TEXT, lat REAL, lon REAL);
          BEGIN;",
     )?;
-    let mut insert =
-        connection.prepare("INSERT INTO airports VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert = connection.prepare("INSERT INTO airports VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for it in airports {
         insert.execute((&it.icao, &it.name, &it.city, &it.country, it.lat, it.lon))?;
     }

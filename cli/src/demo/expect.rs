@@ -41,8 +41,8 @@ impl Distances {
 fn haversine_km((lat1, lon1, lat2, lon2): (f64, f64, f64, f64)) -> f64 {
     let (lat1, lat2) = (lat1.to_radians(), lat2.to_radians());
     let (sin_dlon, cos_dlon) = (lon2 - lon1).to_radians().sin_cos();
-    let across = (lat2.cos() * sin_dlon)
-        .hypot(lat1.cos() * lat2.sin() - lat1.sin() * lat2.cos() * cos_dlon);
+    let across =
+        (lat2.cos() * sin_dlon).hypot(lat1.cos() * lat2.sin() - lat1.sin() * lat2.cos() * cos_dlon);
     let along = lat1.sin() * lat2.sin() + lat1.cos() * lat2.cos() * cos_dlon;
     RADIUS_KM * across.atan2(along)
 }

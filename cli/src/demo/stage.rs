@@ -58,15 +58,19 @@ impl Stage {
                 .replace("\"text\"", &format!("\"{name}\""))
                 .replace("libtext.so", &format!("lib{name}.so"));
             stage.add(name, "1.0.0", &manifest, TEXT_LIBRARY)?;
-            if name != "unsigned" {
-                sign_dir(&stage.plugin(&format!("{name}/1.0.0")), &stage.key)?;
-            }
+            sign_dir(&stage.plugin(&format!("{name}/1.0.0")), &stage.key)?;
         }
         stage.spoil()?;
         Ok(stage)
     }
 
-    fn add(&self, name: &str, version: &str, manifest: &str, library: &[u8]) -> Result<(), Failure> {
+    fn add(
+        &self,
+        name: &str,
+        version: &str,
+        manifest: &str,
+        library: &[u8],
+    ) -> Result<(), Failure> {
         let dir = self.plugin(&format!("{name}/{version}"));
         let inner = dir.join("linux-x86_64");
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&inner).map_err(failed)?;
@@ -74,8 +78,9 @@ impl Stage {
         std::fs::write(inner.join(format!("lib{name}.so")), library).map_err(failed)
     }
 
-    /// One flipped bit after signing, and one directory moved away behind a link.
+    /// A signature taken away, a bit flipped after signing, a directory moved away behind a link.
     fn spoil(&self) -> Result<(), Failure> {
+        std::fs::remove_file(self.plugin("unsigned/1.0.0/plugin.sig")).map_err(failed)?;
         let library = self.plugin("tampered/1.0.0/linux-x86_64/libtampered.so");
         let mut bytes = std::fs::read(&library).map_err(failed)?;
         let middle = bytes.len() / 2;
@@ -123,7 +128,8 @@ impl Stage {
     pub(crate) fn refusals(&self, kernel: &Kernel) -> Vec<(&'static str, String)> {
         let tried = REFUSED.iter().map(|(what, path, _code)| {
             let refused = kernel.loader().load_blocking(*path, None);
-            let code = refused.map_or_else(|error| error.code().to_owned(), |_| "loaded".to_owned());
+            let code =
+                refused.map_or_else(|error| error.code().to_owned(), |_| "loaded".to_owned());
             (*what, code)
         });
         tried.collect()

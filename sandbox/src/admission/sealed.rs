@@ -295,7 +295,14 @@ impl Map {
         }
         // SAFETY: the kernel picks the address, so no existing mapping is touched.
         let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, fd, 0)?
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ,
+                MapFlags::PRIVATE | MapFlags::POPULATE,
+                fd,
+                0,
+            )?
         };
         NonNull::new(start.cast()).map(|start| Self { start, len }).ok_or(Errno::NOMEM)
     }

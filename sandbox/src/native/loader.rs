@@ -21,7 +21,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use parking_lot::{Mutex, MutexGuard};
 use themis_messages::ids::Digest;
 use themis_messages::lifecycle::MapError;
-use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, IMAGES_MAX, MAP_DEADLINE};
+use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, IMAGES_MAX, LOADER_STUCK_AFTER};
 use themis_plugin::abi;
 
 use super::image::{Image, Mapped};
@@ -30,7 +30,7 @@ use super::services::clean_text;
 use crate::admission::{AdmittedPlugin, Descriptor, SealedFile};
 
 /// The process has one system loader, so there is one of these.
-static LOADER: Loader = Loader::new(MAP_DEADLINE);
+static LOADER: Loader = Loader::new(LOADER_STUCK_AFTER);
 
 /// Maps an admitted plugin's image, or finds it mapped already. Blocks, and runs the image's constructors:
 /// call it on a thread of the kernel's own.

@@ -1,7 +1,7 @@
 //! An admission hands over what was verified, and refuses for the first real reason.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use themis_messages::ids::Tier;
@@ -150,7 +150,7 @@ fn files_and_library(site: &mut Site, dir: &Path, good: &[u8], other: &[u8]) {
     write(&dir.join("extra"), b"");
     assert_eq!(site.refusal(), "bundle.unlisted_file");
     std::fs::remove_file(dir.join("extra")).unwrap();
-    write(&dir.join(&native), &[&other[..], b"x"].concat());
+    write(&dir.join(&native), &[other, b"x"].concat());
     assert_eq!(site.refusal(), "file.size_mismatch");
     let mut same_size = good.to_vec();
     same_size[0] ^= 1;
