@@ -227,3 +227,6 @@ impl Drop for HeldServing {
         self.serving.end(self.entry);
     }
 }
+
+#[cfg(test)]
+mod tests;

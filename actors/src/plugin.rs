@@ -352,8 +352,13 @@ impl State {
         if self.quarantined.contains_key(&digest) {
             return;
         }
-        self.take_note(Event::Stuck(generation));
         let reason = format!("a call did not end while another waited {limit:?} for its turn");
+        // Said before the pointer is taken away: whoever finds nothing serving is told why.
+        if self.machine.current() == Some(generation) {
+            self.out_of_service = Some(reason.clone());
+            self.publish_standing();
+        }
+        self.take_note(Event::Stuck(generation));
         self.quarantine(digest, reason);
     }
 

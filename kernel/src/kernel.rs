@@ -5,7 +5,7 @@
 //! stop:  admin socket, metrics ─▶ plugins unload and drain ─▶ audit log durable ─▶ actors ─▶ store
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use themis_actors::environment::{Environment, Settings};
@@ -35,6 +35,14 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("{0}")]
     Store(StoreError),
+    /// The directory for private copies of images cannot be made.
+    #[error("{path}: cannot be made: {error}", path = path.display())]
+    Scratch {
+        /// The directory.
+        path: PathBuf,
+        /// The system's words.
+        error: String,
+    },
     /// The admin socket cannot be served.
     #[error("{path}: the admin socket cannot be served: {error}", path = path.display())]
     Socket {
@@ -69,6 +77,7 @@ impl StartError {
         match self {
             Self::PluginRoot(error) => error.code(),
             Self::Store(error) => error.code(),
+            Self::Scratch { .. } => "start.scratch",
             Self::Socket { .. } => "start.socket",
             Self::Metrics { .. } => "start.metrics",
             Self::Runtime { .. } => "start.runtime",
@@ -123,18 +132,28 @@ impl Kernel {
         themis_actors::telemetry::describe();
         let root = PluginRoot::open(&config.plugin_root).map_err(StartError::PluginRoot)?;
         let data_dir = config.data_dir.clone();
-        let opened = work::run("store", AUDIT_DEADLINE, move || Store::open(&data_dir)).await;
-        let mut store = match opened {
+        let scratch = config.data_dir.join("images");
+        let made = scratch.clone();
+        let opened = work::run("store", AUDIT_DEADLINE, move || {
+            let store = Store::open(&data_dir)?;
+            Ok((store, make_private(&made)))
+        });
+        let opened = opened.await;
+        let (mut store, made) = match opened {
             Ok(opened) => opened.map_err(StartError::Store)?,
             Err(error) => return Err(KernelFault::Audit { what: error.to_string() }.into()),
         };
+        made.map_err(|error| StartError::Scratch {
+            path: scratch.clone(),
+            error: error.to_string(),
+        })?;
         let (closed, store_closed) = tokio::sync::oneshot::channel();
         // Whoever waits for it may be gone.
         store.after_close(move || closed.send(()).unwrap_or_default());
         let environment = Environment::new(Settings {
             root,
             policy: config.policy(),
-            scratch: config.data_dir.join("images"),
+            scratch,
             plugin_config: config
                 .plugins
                 .iter()
@@ -187,9 +206,12 @@ impl Kernel {
     /// Stops a plugin: callers get [`NotLoaded`](crate::call::CallError::NotLoaded) at once, calls under way end,
     /// its shutdown hook runs. References to it stay valid for when it is loaded again.
     ///
-    /// ```no_run
-    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
-    /// kernel.unload("geo").await?;
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// kernel.unload_blocking("geo")?;
+    /// assert!(kernel.plugin("geo").is_none());
+    /// # kernel.shutdown_blocking();
     /// # Ok(())
     /// # }
     /// ```
@@ -210,20 +232,22 @@ impl Kernel {
 
     /// Verifies everything below the plugin root, loading nothing. Each refusal is an audit record.
     ///
-    /// ```no_run
-    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
-    /// for found in kernel.discover().await? {
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// for found in kernel.discover_blocking()? {
     ///     match found.result {
     ///         Ok(plugin) => println!("{} {}", plugin.manifest.name, plugin.manifest.version),
     ///         Err(error) => println!("{}: {error}", error.code()),
     ///     }
     /// }
+    /// # kernel.shutdown_blocking();
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`DiscoverError`](StoreFault) when the root cannot be read; a refused plugin is a result, not an error.
+    /// [`AdmitError`] when the root cannot be read; a refused plugin is a result, not an error.
     pub async fn discover(&self) -> Result<Vec<Discovered>, AdmitError> {
         self.control.discover().await
     }
@@ -245,11 +269,15 @@ impl Kernel {
 
     /// Records of the audit log from number `from` on, at most `limit`.
     ///
-    /// ```no_run
-    /// # async fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
-    /// for record in kernel.audit_records(0, 100).await? {
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// for record in kernel.audit_records_blocking(0, 100)? {
     ///     println!("{} {:?} {:?}", record.seq, record.event, record.outcome);
     /// }
+    /// let report = kernel.audit_verify_blocking()?;
+    /// println!("{} records, unbroken", report.records);
+    /// # kernel.shutdown_blocking();
     /// # Ok(())
     /// # }
     /// ```
@@ -309,10 +337,9 @@ impl Kernel {
     /// Ends in good order: no new requests, plugins drain and shut down, the audit log is made durable, the store
     /// is closed.
     ///
-    /// ```no_run
-    /// # async fn f(kernel: themis_kernel::Kernel) {
-    /// kernel.shutdown().await;
-    /// # }
+    /// ```
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// kernel.shutdown_blocking(); // or, in async code: kernel.shutdown().await
     /// ```
     pub async fn shutdown(self) {
         let Self { control, tree, serving, store_closed, .. } = self;
@@ -329,7 +356,6 @@ impl Kernel {
         if let Err(fault) = stopped.await {
             tracing::error!(%fault, "the kernel did not stop in good order");
         }
-        executor.end();
     }
 
     /// Blocking twin of [`Kernel::shutdown`]. On a runtime's thread it can only log that it was called there.
@@ -338,7 +364,6 @@ impl Kernel {
         if let Err(fault) = executor.block(self.shutdown()) {
             tracing::error!(%fault, "the kernel was not stopped");
         }
-        executor.end();
     }
 }
 
@@ -398,6 +423,12 @@ impl Control {
         });
         answer.await??
     }
+}
+
+/// A directory for this user alone; one that is there already is checked when it is used.
+fn make_private(path: &Path) -> Result<(), std::io::Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Discovery that could not be carried out at all.

@@ -1,24 +1,28 @@
 //! The Themis plugin kernel: what a database starts, and the references its modules call plugins through.
 //!
-//! ```no_run
+//! ```
 //! use themis_kernel::{Config, Kernel};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let _site = themis_tests::Site::of_examples();
 //! // Start: the kernel owns its threads.
 //! let kernel = Kernel::start_blocking(Config::from_file("themis.toml".as_ref())?)?;
 //!
-//! // Load a signed plugin, once.
-//! let receipt = kernel.loader().load_blocking("geo/1.0.0", None)?;
-//! println!("{} {} serves", receipt.name(), receipt.info().version.ok_or("unloaded again")?);
+//! // Load a signed plugin: verified, mapped, initialised, on record.
+//! let geo = kernel.loader().load_blocking("geo/1.0.0", None)?;
 //!
 //! // Call it, from any thread, as often as needed: no lock, no message.
-//! let geo = kernel.plugin("geo").ok_or("not loaded")?;
-//! let answer = geo.call("distance_km", b"...")?;
-//! println!("answered by {}", answer.served_by.version);
+//! let answer = geo.call("version", b"")?;
+//! assert_eq!(answer.bytes, b"1.0.0");
 //!
 //! // Replace it under load; the reference stays valid.
-//! kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+//! let receipt = kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+//! assert_eq!(geo.call("version", b"")?.bytes, b"1.1.0");
+//! println!("{} serves after {:?}, callers saw {:?}", receipt.to, receipt.total, receipt.swap);
+//!
+//! // Go back: the old version is still warm.
 //! kernel.reloads().rollback_blocking("geo")?;
+//! assert_eq!(kernel.plugin("geo").ok_or("gone")?.call("version", b"")?.bytes, b"1.0.0");
 //!
 //! kernel.shutdown_blocking();
 //! # Ok(())

@@ -18,16 +18,20 @@ use themis_messages::lifecycle::{
 use themis_messages::limits::{OPERATION_DEADLINE, ROLLBACK_DEADLINE, SHUTDOWN_DEADLINE};
 use themis_messages::manifest::Manifest;
 use themis_sandbox::admission::{self, PublicKey, Verified, VerifyError};
+use tracing::Instrument as _;
 
 use crate::runtime::Executor;
 
 /// A plugin by name. Stays valid across reloads, rollbacks, unloads and restarts; copying it is free.
 ///
-/// ```no_run
-/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
-/// let text = kernel.plugin("text").ok_or("not loaded")?;
-/// let answer = text.call("fold", "São Paulo".as_bytes())?;
-/// assert_eq!(answer.bytes, b"sao paulo");
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+/// let geo = kernel.plugin("geo").ok_or("not loaded")?;
+/// let answer = geo.call("echo", b"hello")?;
+/// assert_eq!(answer.bytes, b"hello");
+/// assert_eq!(answer.served_by.version.to_string(), "1.0.0");
+/// # kernel.shutdown_blocking();
 /// # Ok(())
 /// # }
 /// ```
@@ -76,6 +80,19 @@ impl PluginRef {
 
     /// Calls off this task's thread: plugins may block.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// # let geo = kernel.plugin("geo").ok_or("not loaded")?;
+    /// # let answer = themis_tests::block_on(async {
+    /// geo.call_async("echo", b"hello".to_vec()).await
+    /// # })?;
+    /// # assert_eq!(answer.bytes, b"hello");
+    /// # kernel.shutdown_blocking();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`CallError`]; `Abandoned` outside a tokio runtime.
     pub async fn call_async(
@@ -95,12 +112,16 @@ impl PluginRef {
 
     /// Holds the serving version over many calls, so that one statement sees one version throughout.
     ///
-    /// ```no_run
-    /// # fn f(geo: themis_kernel::PluginRef) -> Result<(), themis_kernel::call::CallError> {
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// let geo = kernel.plugin("geo").ok_or("not loaded")?;
     /// let lease = geo.lease()?;
-    /// for request in [b"a", b"b"] {
-    ///     lease.call("distance_km", request)?; // the same version, whatever is reloaded meanwhile
-    /// }
+    /// kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+    /// assert_eq!(lease.call("version", b"")?.bytes, b"1.0.0"); // held
+    /// assert_eq!(geo.call("version", b"")?.bytes, b"1.1.0"); // serving
+    /// # drop(lease);
+    /// # kernel.shutdown_blocking();
     /// # Ok(())
     /// # }
     /// ```
@@ -209,11 +230,12 @@ impl Control {
         let plugin = self.known(plugin, |plugin| RollbackError::NotLoaded { plugin })?;
         let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
         let requested = Instant::now();
+        let span = tracing::info_span!("plugin", operation = "rollback", name = %plugin);
         let answer = self.executor.run(async move {
             let ask = environment.roles.coordinator.ask(ROLLBACK_DEADLINE, |reply| {
                 CoordinatorMsg::Rollback { plugin, actor, requested, reply }
             });
-            ask.await
+            ask.instrument(span).await
         });
         answer.await??
     }
@@ -250,12 +272,15 @@ const UNLOAD_DEADLINE: std::time::Duration = SHUTDOWN_DEADLINE;
 
 /// Loads plugins.
 ///
-/// ```no_run
-/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
-/// match kernel.loader().load_blocking("geo/1.0.0", None) {
-///     Ok(geo) => println!("{} serves", geo.name()),
-///     Err(error) => eprintln!("{}: {error}", error.code()),
-/// }
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+/// let text = kernel.loader().load_blocking("text/1.0.0", None)?;
+/// assert_eq!(text.name().as_str(), "text");
+///
+/// let refused = kernel.loader().load_blocking("../elsewhere", None).unwrap_err();
+/// println!("{}: {refused}", refused.code());
+/// # kernel.shutdown_blocking();
 /// # Ok(())
 /// # }
 /// ```
@@ -306,11 +331,14 @@ impl PluginLoader {
 
 /// Replaces loaded plugins and goes back.
 ///
-/// ```no_run
-/// # fn f(kernel: &themis_kernel::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (_site, kernel) = themis_tests::Site::of_examples_running();
 /// let receipt = kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
-/// println!("{:?} -> {} in {:?}", receipt.from, receipt.to, receipt.total);
-/// kernel.reloads().rollback_blocking("geo")?;
+/// assert_eq!(receipt.to.to_string(), "1.1.0");
+/// let receipt = kernel.reloads().rollback_blocking("geo")?;
+/// assert_eq!(receipt.to.to_string(), "1.0.0");
+/// # kernel.shutdown_blocking();
 /// # Ok(())
 /// # }
 /// ```
@@ -379,12 +407,16 @@ pub struct SignatureVerifier;
 impl SignatureVerifier {
     /// Whether `signature` is a strict Ed25519 signature by `key` over the bytes of `binary`.
     ///
-    /// ```no_run
-    /// use themis_kernel::{SignatureVerifier, admission::PublicKey};
+    /// ```
+    /// use themis_kernel::SignatureVerifier;
+    /// use themis_kernel::admission::{PublicKey, SigningKey, sign_detached};
     ///
-    /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
-    /// let key = PublicKey::from_pem_file("dev.pub.pem".as_ref())?;
-    /// SignatureVerifier::verify("libgeo.so".as_ref(), "libgeo.so.sig".as_ref(), &key)?;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let _site = themis_tests::Site::of_examples();
+    /// # let (binary, signature) = ("themis.toml".as_ref(), "themis.toml.sig".as_ref());
+    /// sign_detached(binary, signature, &SigningKey::from_pem_file("test.key.pem".as_ref())?)?;
+    /// let key = PublicKey::from_pem_file("test.pub.pem".as_ref())?;
+    /// SignatureVerifier::verify(binary, signature, &key)?;
     /// # Ok(())
     /// # }
     /// ```

@@ -10,14 +10,26 @@ use tokio::runtime::{Handle, Runtime};
 pub(crate) struct Executor {
     handle: Handle,
     /// Present when the kernel started it.
-    own: Option<Arc<Runtime>>,
+    _own: Option<Arc<OwnRuntime>>,
+}
+
+/// A runtime that is ended without waiting for threads that may hang inside a plugin.
+#[derive(Debug)]
+struct OwnRuntime(Option<Runtime>);
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Executor {
     /// Uses the runtime this is called in.
     pub(crate) fn current() -> Result<Self, std::io::Error> {
         let handle = Handle::try_current().map_err(std::io::Error::other)?;
-        Ok(Self { handle, own: None })
+        Ok(Self { handle, _own: None })
     }
 
     /// Starts a runtime: two workers, as control work is rare and short.
@@ -27,7 +39,8 @@ impl Executor {
             .thread_name("themis-kernel")
             .enable_all()
             .build()?;
-        Ok(Self { handle: runtime.handle().clone(), own: Some(Arc::new(runtime)) })
+        let handle = runtime.handle().clone();
+        Ok(Self { handle, _own: Some(Arc::new(OwnRuntime(Some(runtime)))) })
     }
 
     /// Runs `future` on the kernel's runtime and waits for it from any executor. Dropping the wait does not
@@ -55,12 +68,5 @@ impl Executor {
             return Err(KernelFault::OnRuntimeThread);
         }
         Ok(self.handle.block_on(future))
-    }
-
-    /// Ends the runtime if the kernel started it. A blocking thread that hangs is left behind.
-    pub(crate) fn end(self) {
-        if let Some(runtime) = self.own.and_then(Arc::into_inner) {
-            runtime.shutdown_background();
-        }
     }
 }

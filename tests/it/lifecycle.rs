@@ -1,9 +1,12 @@
 //! A plugin's life through the host API: load, call, reload, roll back, unload, and what is written down.
 
 use serde_json::json;
+use themis_kernel::admission::sign_detached;
 use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::call::CallError;
+use themis_kernel::config::PluginConfig;
 use themis_kernel::lifecycle::{LoadError, Operation, PluginState, RollbackError, UnloadError};
+use themis_kernel::manifest::Manifest;
 use themis_kernel::{Config, Kernel};
 use themis_tests::{Fixture, Site, built_example};
 
@@ -270,5 +273,82 @@ fn a_record_is_durable_when_load_has_returned() {
         records.iter().any(|it| it.event == AuditEvent::Load && it.outcome == AuditOutcome::Done);
     assert!(loaded, "{records:?}");
     kernel.audit_verify_blocking().unwrap();
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_detached_signature_is_the_second_accepted_form() {
+    let site = Site::new();
+    let signed = site.root().join(site.add(&counter("1.0.0")));
+    let (binary, signature) =
+        (site.root().join("libcounter.so"), site.root().join("libcounter.so.sig"));
+    std::fs::copy(signed.join("linux-x86_64/libcounter.so"), &binary).unwrap();
+    sign_detached(&binary, &signature, &site.key).unwrap();
+    let kernel = site.start(&["counter"]);
+    let plugin = kernel.loader().load_blocking("libcounter.so", None).unwrap();
+    assert_eq!(plugin.call(1, b"").unwrap().bytes, b"1.0.0", "methods have numbers");
+    assert_eq!(plugin.call("version", b"").unwrap_err().code(), "call.unknown_method");
+
+    // A manifest handed over names the methods.
+    kernel.unload_blocking("counter").unwrap();
+    let path = signed.join("manifest.json");
+    let manifest = Manifest::parse(&path, &std::fs::read(&path).unwrap()).unwrap();
+    let plugin = kernel.loader().load_blocking("libcounter.so", Some(manifest)).unwrap();
+    assert_eq!(plugin.call("version", b"").unwrap().bytes, b"1.0.0");
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn blocking_twins_refuse_a_runtime_thread() {
+    let site = Site::new();
+    let path = site.add(&counter("1.0.0"));
+    let kernel = site.start(&["counter"]);
+    let refused = themis_tests::block_on(async { kernel.loader().load_blocking(&path, None) });
+    assert_eq!(refused.unwrap_err().code(), "kernel.on_runtime_thread");
+    // The async twin works on any runtime, not only on the kernel's.
+    themis_tests::block_on(kernel.loader().load(&path, None)).unwrap();
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_kernel_lives_in_a_runtime_it_is_given() {
+    let site = Site::new();
+    let path = site.add(&counter("1.0.0"));
+    themis_tests::block_on(async {
+        let kernel = Kernel::start(site.config(&["counter"])).await.unwrap();
+        let plugin = kernel.loader().load(&path, None).await.unwrap();
+        assert_eq!(plugin.call_async("echo", b"x".to_vec()).await.unwrap().bytes, b"x");
+        kernel.reloads().reload_module("counter", &path).await.unwrap();
+        kernel.reloads().rollback("counter").await.unwrap();
+        kernel.unload("counter").await.unwrap();
+        assert!(kernel.audit_verify().await.unwrap().records > 5);
+        kernel.shutdown().await;
+    });
+    // The store is closed: another kernel can have it.
+    site.start(&[]).shutdown_blocking();
+}
+
+#[test]
+fn what_the_configuration_names_is_loaded_at_start() {
+    let site = Site::new();
+    for version in ["1.0.0", "1.2.0", "2.0.0"] {
+        site.add(&counter(version));
+    }
+    site.add(
+        &Fixture::c("counter.c", "user", "1.0.0").with("dependencies", json!({"counter": "^1"})),
+    );
+    let mut config = site.config(&["counter", "user"]);
+    let version = Some("^1".parse().unwrap());
+    for (name, version) in [("counter", version), ("user", None)] {
+        let plugin = PluginConfig { version, ..PluginConfig::default() };
+        config.plugins.insert(name.parse().unwrap(), plugin);
+    }
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let serving: Vec<_> = kernel
+        .list()
+        .into_iter()
+        .map(|it| format!("{} {}", it.name, it.version.unwrap()))
+        .collect();
+    assert_eq!(serving, ["counter 1.2.0", "user 1.0.0"]);
     kernel.shutdown_blocking();
 }

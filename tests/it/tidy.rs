@@ -13,7 +13,14 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("themis-actors", &["themis-messages", "themis-persistence", "themis-sandbox"]),
     (
         "themis-kernel",
-        &["themis-actors", "themis-messages", "themis-persistence", "themis-sandbox"],
+        // The tests' fixtures only as a dev-dependency: the examples in its documentation run.
+        &[
+            "themis-actors",
+            "themis-messages",
+            "themis-persistence",
+            "themis-sandbox",
+            "themis-tests",
+        ],
     ),
     ("themis", &["themis-kernel"]),
     ("themis-tests", &["themis-kernel", "themis-messages", "themis-plugin", "themis-sandbox"]),

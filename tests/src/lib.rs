@@ -178,6 +178,35 @@ impl Site {
         site
     }
 
+    /// A place as the examples of the documentation find it: `geo` 1.0.0 and 1.1.0 and `text` 1.0.0 below
+    /// `plugins`, each with the methods `version` and `echo`, a key and a `themis.toml`. It becomes the current
+    /// directory.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    #[must_use]
+    pub fn of_examples() -> Self {
+        let site = Self::new();
+        for (name, version) in [("geo", "1.0.0"), ("geo", "1.1.0"), ("text", "1.0.0")] {
+            site.add(&Fixture::c("counter.c", name, version));
+        }
+        site.write_config(&["geo", "text"]);
+        std::env::set_current_dir(site.path()).expect("it can be entered");
+        site
+    }
+
+    /// As [`Site::of_examples`], with a kernel that has loaded `geo` 1.0.0.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    #[must_use]
+    pub fn of_examples_running() -> (Self, Kernel) {
+        let site = Self::of_examples();
+        let kernel = site.start(&["geo", "text"]);
+        kernel.loader().load_blocking("geo/1.0.0", None).expect("geo loads");
+        (site, kernel)
+    }
+
     /// The place itself.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -102,11 +102,23 @@ impl SealedFile {
     /// Seals bytes that went through no admission.
     #[cfg(test)]
     pub(crate) fn seal_for_test(bytes: &[u8]) -> Self {
+        Self::seal_by_for_test(&Sealer::new(Path::new("/nonexistent")), bytes)
+    }
+
+    /// As [`SealedFile::seal_for_test`], where the system forbids executable memory files.
+    #[cfg(test)]
+    pub(crate) fn copy_for_test(scratch: &Path, bytes: &[u8]) -> Self {
+        let sealer = Sealer::new(scratch).with_memfd(|_flags| Err(Errno::ACCESS));
+        Self::seal_by_for_test(&sealer, bytes)
+    }
+
+    #[cfg(test)]
+    fn seal_by_for_test(sealer: &Sealer<'_>, bytes: &[u8]) -> Self {
         let file = tempfile::tempfile().unwrap();
         (&file).write_all(bytes).unwrap();
         std::io::Seek::rewind(&mut &file).unwrap();
         let file = PluginFile { file, path: "test".into(), size: bytes.len() as u64 };
-        Sealer::new(Path::new("/nonexistent")).seal(file, u64::MAX, Purpose::Code).unwrap()
+        sealer.seal(file, u64::MAX, Purpose::Code).unwrap()
     }
 }
 

@@ -139,6 +139,19 @@ fn a_plugin_in_c_loads_answers_and_ends() {
 }
 
 #[test]
+fn a_private_copy_on_disk_maps_as_a_memory_file_does() {
+    let Some(bench) = Bench::new() else { return };
+    let bytes = std::fs::read(bench.compile("counter", &[])).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    let scratch = tempfile::Builder::new().permissions(private).tempdir().unwrap();
+    let file = SealedFile::copy_for_test(scratch.path(), &bytes);
+    let image = bench.map(&Built { file, described: Descriptor::for_test(&bytes) }).unwrap();
+    let instance = image.init(Heard::default().services(&[]), b"{}").unwrap();
+    assert_eq!(call(&instance, 2, b"mapped"), (CallStatus::Ok, b"mapped".to_vec()));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "the copy has no name");
+}
+
+#[test]
 fn the_same_digest_is_mapped_once() {
     let Some(bench) = Bench::new() else { return };
     let first = bench.build("counter", &[]);
