@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use themis_messages::audit::AuditEntry;
 use themis_messages::lifecycle::KernelFault;
@@ -52,24 +53,30 @@ pub enum AuditMsg {
 #[derive(Debug)]
 pub struct Audit;
 
+/// The right to extend the chain. A writer thread holds it while it lives: the thread of a new incarnation waits
+/// until that of the old one has written what it was given, or both would continue from the same record.
+#[derive(Debug, Clone, Default)]
+pub struct Tail(Arc<Mutex<()>>);
+
 /// The way to the writer thread.
 #[derive(Debug)]
 pub struct State {
     store: Arc<Store>,
+    tail: Tail,
     writer: Option<SyncSender<AuditMsg>>,
 }
 
 impl Actor for Audit {
     type Msg = Admitted<AuditMsg>;
     type State = State;
-    type Arguments = Arc<Store>;
+    type Arguments = (Arc<Store>, Tail);
 
     async fn pre_start(
         &self,
         _myself: ActorRef<Self::Msg>,
-        store: Arc<Store>,
+        (store, tail): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { store, writer: None })
+        Ok(State { store, tail, writer: None })
     }
 
     async fn handle(
@@ -80,7 +87,7 @@ impl Actor for Audit {
     ) -> Result<(), ActorProcessingErr> {
         let writer = match &state.writer {
             Some(writer) => writer,
-            None => state.writer.insert(start_writer(Arc::clone(&state.store))?),
+            None => state.writer.insert(start_writer(Arc::clone(&state.store), &state.tail)?),
         };
         match writer.try_send(admitted.message) {
             Ok(()) => Ok(()),
@@ -96,11 +103,18 @@ impl Actor for Audit {
     }
 }
 
-fn start_writer(store: Arc<Store>) -> Result<SyncSender<AuditMsg>, ActorProcessingErr> {
+fn start_writer(
+    store: Arc<Store>,
+    tail: &Tail,
+) -> Result<SyncSender<AuditMsg>, ActorProcessingErr> {
     let (sender, receiver) = sync_channel(AUDIT_QUEUE);
     let writer = Writer { store, log: None, unsynced: None };
     let thread = std::thread::Builder::new().name("themis-audit".to_owned());
-    thread.spawn(move || writer.run(&receiver))?;
+    let tail = tail.clone();
+    thread.spawn(move || {
+        let _only_writer = tail.0.lock();
+        writer.run(&receiver);
+    })?;
     Ok(sender)
 }
 

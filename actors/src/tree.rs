@@ -11,7 +11,7 @@ use themis_messages::mailbox::{Admitted, Mailbox, Reply};
 use themis_persistence::store::Store;
 use tokio::sync::watch;
 
-use crate::audit::{Audit, AuditMsg};
+use crate::audit::{Audit, AuditMsg, Tail};
 use crate::catalog::Catalog;
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
@@ -80,12 +80,13 @@ impl Tree {
     fn children(&self, store: &Arc<Store>) -> [ChildSpec; 3] {
         let roles = &self.environment.roles;
         let (for_store, for_audit) = (Arc::clone(store), Arc::clone(store));
+        let tail = Tail::default();
         let services = vec![
             ChildSpec::role("store", Arc::clone(&roles.store), move || {
                 (StoreActor, Arc::clone(&for_store))
             }),
             ChildSpec::role("audit", Arc::clone(&roles.audit), move || {
-                (Audit, Arc::clone(&for_audit))
+                (Audit, (Arc::clone(&for_audit), tail.clone()))
             }),
         ];
         let (for_catalog, for_coordinator) =

@@ -16,6 +16,9 @@ use crate::output::Failure;
 /// Longer than any operation of the kernel, which answers by its own deadlines.
 const ANSWER_LIMIT: Duration = OPERATION_DEADLINE.saturating_add(Duration::from_secs(10));
 
+/// A call may take as long as its plugin does; somebody is waiting at a terminal.
+const CALL_LIMIT: Duration = Duration::from_secs(3_600);
+
 /// A way to a kernel.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -43,14 +46,19 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
         let body = body.map(ToString::to_string).unwrap_or_default();
-        let answer = self.bytes(method, path, body.into_bytes())?;
+        let answer = self.ask_within(ANSWER_LIMIT, method, path, body.into_bytes())?;
         serde_json::from_slice(&answer)
             .map_err(|error| Failure::new("socket.answer", format!("not JSON: {error}")))
     }
 
-    /// Asks for bytes.
-    pub(crate) fn bytes(
+    /// Makes a call: bytes in, bytes out.
+    pub(crate) fn call(&self, path: &str, request: Vec<u8>) -> Result<Bytes, Failure> {
+        self.ask_within(CALL_LIMIT, Method::POST, path, request)
+    }
+
+    fn ask_within(
         &self,
+        limit: Duration,
         method: Method,
         path: &str,
         body: Vec<u8>,
@@ -60,10 +68,10 @@ impl Client {
             .build()
             .map_err(|error| Failure::new("socket.runtime", error))?;
         runtime.block_on(async {
-            match tokio::time::timeout(ANSWER_LIMIT, self.ask(method, path, body)).await {
+            match tokio::time::timeout(limit, self.ask(method, path, body)).await {
                 Ok(answer) => answer,
                 Err(_elapsed) => {
-                    Err(self.failed(&format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
+                    Err(self.failed(&format!("no answer within {} s", limit.as_secs())))
                 }
             }
         })

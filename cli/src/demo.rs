@@ -4,11 +4,16 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use themis_kernel::Kernel;
+use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::lifecycle::{Operation, ReloadReceipt};
-use themis_kernel::persistence::audit_log::verify::verify;
+use themis_kernel::persistence::audit_log::error::AuditError;
+use themis_kernel::persistence::audit_log::read::{self, Direction};
+use themis_kernel::persistence::audit_log::record::AuditRecord;
+use themis_kernel::persistence::audit_log::verify::{VerifyReport, verify};
 use themis_kernel::persistence::drill::flip_bit;
 use themis_kernel::persistence::store::Store;
-use themis_kernel::{Kernel, lifecycle};
+use tokio::signal::unix::{SignalKind, signal};
 
 mod airports;
 mod database;
@@ -52,6 +57,9 @@ pub(crate) enum Sabotage {
     Audit,
 }
 
+/// More records than the demo leaves.
+const AUDIT_RECORDS: usize = 10_000;
+
 /// What the steps have shown.
 struct Shown {
     refusals: Vec<(&'static str, String)>,
@@ -63,21 +71,27 @@ struct Shown {
 }
 
 pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
-    let say = |line: &str| {
-        if !printer.json {
-            println!("{line}");
-        }
-    };
+    let say = |line: &str| printer.say(line);
     let stage = Stage::set(arguments.artifacts.as_deref())?;
     say("1. keys, signatures, discovery");
     let kernel = Kernel::start_blocking(stage.config())?;
-    let shown = play(arguments, &stage, &kernel, &say)?;
+    let shown = match play(arguments, &stage, &kernel, &say) {
+        Ok(shown) => shown,
+        Err(failure) => {
+            kernel.shutdown_blocking();
+            return Err(failure);
+        }
+    };
     if arguments.once {
         kernel.shutdown_blocking();
-        return close(arguments, &stage, shown, None, printer);
+        return close(&shown, verify_offline(arguments, &stage), printer);
     }
-    close(arguments, &stage, shown, Some(&kernel), printer)?;
-    linger(&stage, kernel, &say)
+    let audit = kernel.audit_verify_blocking().map_err(Failure::from);
+    let told = kernel.audit_records_blocking(0, AUDIT_RECORDS).map_err(Failure::from);
+    let closed = close(&shown, audit.and_then(|report| Ok((report, told?))), printer);
+    let ended = linger(&stage, &say);
+    kernel.shutdown_blocking();
+    closed.and(ended)
 }
 
 /// Steps 1 to 4.
@@ -156,7 +170,7 @@ fn version(plugin: &themis_kernel::PluginRef) -> String {
     plugin.info().version.map(|version| version.to_string()).unwrap_or_default()
 }
 
-fn receipt(receipt: &lifecycle::ReloadReceipt) -> String {
+fn receipt(receipt: &ReloadReceipt) -> String {
     format!(
         "receipt: geo {} -> {}, verified {}…, mapped build id {}…, {:.2?} in all, swap {:.2?}",
         receipt.from.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -168,24 +182,21 @@ fn receipt(receipt: &lifecycle::ReloadReceipt) -> String {
     )
 }
 
+/// The log as `themis audit verify` and `themis audit show` see it.
+type Audit = (VerifyReport, Vec<AuditRecord>);
+
 /// Step 5: the closing table.
-fn close(
-    arguments: &Arguments,
-    stage: &Stage,
-    shown: Shown,
-    kernel: Option<&Kernel>,
-    printer: Printer,
-) -> Result<(), Failure> {
-    let audit = match kernel {
-        Some(kernel) => kernel.audit_verify_blocking().map_err(Failure::from),
-        None => verify_offline(arguments, stage),
+fn close(shown: &Shown, audit: Result<Audit, Failure>, printer: Printer) -> Result<(), Failure> {
+    let mut claims = claims(shown);
+    let (events, complete, whole) = match &audit {
+        Ok((report, records)) => {
+            (report.records.to_string(), tells_everything(records), "unbroken".to_owned())
+        }
+        Err(failure) => {
+            ("unreadable".to_owned(), false, format!("{}: {}", failure.code, failure.message))
+        }
     };
-    let mut claims = claims(&shown);
-    let (records, whole) = match &audit {
-        Ok(report) => (report.records.to_string(), "unbroken".to_owned()),
-        Err(failure) => ("?".to_owned(), format!("{}: {}", failure.code, failure.message)),
-    };
-    claims.push(Claim::new("events in the audit log", records, audit.is_ok()));
+    claims.push(Claim::new("events in the audit log", events, complete));
     claims.push(Claim::new("themis audit verify", whole, audit.is_ok()));
     let report = Report { claims };
     printer.show(&report, Report::table)?;
@@ -195,16 +206,43 @@ fn close(
     }
 }
 
-/// As `themis audit verify --config` does: on the data directory, without the kernel.
-fn verify_offline(
-    arguments: &Arguments,
-    stage: &Stage,
-) -> Result<themis_kernel::persistence::audit_log::verify::VerifyReport, Failure> {
+/// Whether each step left the record it should have.
+fn tells_everything(records: &[AuditRecord]) -> bool {
+    use AuditEvent as E;
+    use AuditOutcome as O;
+    let expected = [
+        (E::Load, O::Refused, None, Some("sig.missing")),
+        (E::Load, O::Refused, None, Some("file.digest_mismatch")),
+        (E::Load, O::Refused, None, Some("path.symlink")),
+        (E::Load, O::Intent, Some("1.0.0"), None),
+        (E::Load, O::Done, Some("1.0.0"), None),
+        (E::Reload, O::Intent, Some("1.1.0"), None),
+        (E::Reload, O::Done, Some("1.1.0"), None),
+        (E::Reload, O::Failed, Some("1.2.0"), Some("init.refused")),
+        (E::Rollback, O::Done, Some("1.0.0"), None),
+    ];
+    expected.into_iter().all(|(event, outcome, version, code)| {
+        records.iter().any(|record| {
+            let of_version = record.version.as_ref().map(ToString::to_string);
+            record.event == event
+                && record.outcome == outcome
+                && of_version.as_deref() == version
+                && record.code.as_deref() == code
+        })
+    })
+}
+
+/// On the data directory, without the kernel.
+fn verify_offline(arguments: &Arguments, stage: &Stage) -> Result<Audit, Failure> {
     let data_dir = stage.config().data_dir;
     if arguments.sabotage == Some(Sabotage::Audit) {
         flip_bit(&Store::open(&data_dir)?, 3)?;
     }
-    Ok(verify(&Store::open_read_only(&data_dir)?)?)
+    let store = Store::open_read_only(&data_dir)?;
+    let report = verify(&store)?;
+    let records = read::records(&store, Direction::OldestFirst { from: 0 })?.take(AUDIT_RECORDS);
+    let records = records.map(|stored| Ok(stored?.record)).collect::<Result<_, AuditError>>()?;
+    Ok((report, records))
 }
 
 fn claims(shown: &Shown) -> Vec<Claim> {
@@ -231,6 +269,9 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     ));
     let stale = totals.stale;
     claims.push(Claim::new("answers changed at one instant", format!("{stale} stale"), stale == 0));
+    let (held, mixed) = (totals.held, totals.mixed);
+    let told = format!("{held} held, {mixed} mixed");
+    claims.push(Claim::new("statements held to one version", told, held > 0 && mixed == 0));
     let visible = totals.by_version("1.2.0");
     let never = visible == 0 && shown.failed_reload == "init.refused";
     let told = format!("{visible} answers, {}", shown.failed_reload);
@@ -242,16 +283,20 @@ fn claims(shown: &Shown) -> Vec<Claim> {
             None => "not done".to_owned(),
         },
         rollback.as_ref().is_some_and(|it| it.to.to_string() == "1.0.0")
-            && shown.rollback_took < Duration::from_millis(500)
-            && totals.last_version == "1.0.0",
+            && shown.rollback_took < Duration::from_millis(500),
     ));
+    let last = &totals.last_version;
+    claims.push(Claim::new("served by 1.0.0 again", last.clone(), last == "1.0.0"));
     claims
 }
 
-/// Keeps the kernel running and says how to talk to it.
-fn linger(stage: &Stage, kernel: Kernel, say: &impl Fn(&str)) -> Result<(), Failure> {
+/// Keeps the kernel running and says how to talk to it, until it is interrupted.
+fn linger(stage: &Stage, say: &impl Fn(&str)) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new("demo.signal", error);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     say(&format!(
-        "\nThe kernel keeps running; press Enter (or end the input) to stop it. In another shell:\n\
+        "\nThe kernel keeps running until you press Ctrl-C. In another shell:\n\
          \n  export THEMIS_SOCKET={}\n\
          \x20 themis plugin list\n\
          \x20 echo -n 'São Paulo' | themis plugin call text fold\n\
@@ -260,8 +305,13 @@ fn linger(stage: &Stage, kernel: Kernel, say: &impl Fn(&str)) -> Result<(), Fail
         stage.socket().display(),
         stage.plugin("geo/1.1.0").display(),
     ));
-    let mut line = String::new();
-    let waited = std::io::stdin().read_line(&mut line);
-    kernel.shutdown_blocking();
-    waited.map(drop).map_err(|error| Failure::new("demo.input", error))
+    runtime.block_on(async {
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        Ok(())
+    })
 }

@@ -76,14 +76,20 @@ impl Printer {
             .map_err(|error| Failure::new("output.write", error))
     }
 
+    /// Says something on the way, to people only. A reader that has gone away misses nothing that matters.
+    pub(crate) fn say(self, line: &str) {
+        if !self.json {
+            drop(writeln!(stdout(), "{line}"));
+        }
+    }
+
     /// Says what went wrong. Nothing is left to do when even that cannot be written.
     pub(crate) fn fail(self, failure: &Failure) {
         let Failure { code, message } = failure;
         let line = if self.json {
             json!({"error": {"code": code, "message": message}}).to_string()
         } else {
-            // One line, whatever a message is made of.
-            format!("themis: {code}: {}", message.replace(['\n', '\r'], " "))
+            format!("themis: {code}: {}", clean(message))
         };
         drop(writeln!(stderr(), "{line}"));
     }
@@ -98,7 +104,7 @@ pub(crate) fn table<const N: usize>(
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(header.map(|title| title.to_uppercase()));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| clean(&cell)));
     }
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
@@ -107,4 +113,23 @@ pub(crate) fn table<const N: usize>(
 /// A value for people: a text without its quotes.
 pub(crate) fn bare(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// One line that cannot steer a terminal: texts come from plugins, files and manifests.
+pub(crate) fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_steers_the_terminal() {
+        assert_eq!(clean("a\nb\r\u{1b}[2J\u{202e}c São"), "a b  [2J c São");
+    }
 }

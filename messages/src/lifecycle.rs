@@ -546,9 +546,9 @@ pub struct PluginInfo {
     pub key_id: Option<KeyId>,
     /// Methods of the serving version.
     pub methods: Vec<String>,
-    /// Calls under way, on all generations.
+    /// Calls and leases under way on the serving generation.
     pub in_flight: u64,
-    /// Calls answered or refused since the plugin was first loaded.
+    /// Calls made since the plugin was first loaded; those of a generation that still drains are added when it has.
     pub calls: u64,
     /// Generations replaced but still leased.
     pub draining: usize,

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -114,6 +115,8 @@ fn a_plugin_lives_behind_the_socket() {
     site.write_config(&["counter", "bare"]);
     let daemon = Daemon::start(site.path());
 
+    let socket = std::fs::metadata(site.path().join("admin.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     assert_eq!(daemon.json(&["plugin", "list"]), json!([]));
     let receipt = daemon.json(&["plugin", "load", "plugins/counter/1.0.0"]);
     assert_eq!(receipt["to"], "1.0.0");
@@ -136,6 +139,9 @@ fn a_plugin_lives_behind_the_socket() {
     assert!(succeed(daemon.run(&["plugin", "list"])).contains("counter"));
 
     refuse(&daemon.run(&["plugin", "load", &unsigned]), "sig.missing");
+    let found = daemon.json(&["plugin", "discover"]);
+    let verdicts: Vec<_> = found.as_array().unwrap().iter().map(|it| it["ok"].clone()).collect();
+    assert_eq!(verdicts, [json!(false), json!(true), json!(true)], "{found}");
     refuse(&daemon.run(&["plugin", "load", "/etc"]), "path.escapes");
     refuse(
         &daemon.run(&["plugin", "load", "plugins/counter/1.0.0", "--tier", "wasm"]),

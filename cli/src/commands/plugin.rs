@@ -15,6 +15,8 @@ use crate::output::{Failure, Printer, bare, table};
 pub(crate) enum Command {
     /// Every plugin that was ever loaded
     List,
+    /// Every version below the plugin root: verified, or why it would be refused
+    Discover,
     /// Everything known of one plugin
     Info {
         /// The plugin
@@ -67,6 +69,7 @@ pub(crate) fn run(
     let plugin = |name: &str| format!("/v1/plugins/{}", segment(name));
     match command {
         Command::List => printer.show(&ask(Method::GET, "/v1/plugins", None)?, list),
+        Command::Discover => printer.show(&ask(Method::GET, "/v1/discover", None)?, discover),
         Command::Info { name } => printer.show(&ask(Method::GET, &plugin(&name), None)?, info),
         Command::Load { path, tier } => {
             let body = json!({"path": absolute(&path)?, "tier": tier});
@@ -87,7 +90,7 @@ pub(crate) fn run(
         }
         Command::Call { name, method, request } => {
             let url = format!("{}/call/{}", plugin(&name), segment(&method));
-            let reply = client.bytes(Method::POST, &url, read_request(request.as_deref())?)?;
+            let reply = client.call(&url, read_request(request.as_deref())?)?;
             printer.raw(&reply)
         }
     }
@@ -135,6 +138,17 @@ fn list(plugins: &Value) -> String {
             .map(|key| cell(&plugin[key]))
     });
     table(["name", "version", "previous", "tier", "state", "calls", "in flight"], rows)
+}
+
+fn discover(found: &Value) -> String {
+    let rows = found.as_array().into_iter().flatten().map(|found| {
+        let verdict = match found["error"]["message"].as_str() {
+            Some(message) => format!("{}: {message}", cell(&found["error"]["code"])),
+            None => format!("verified, signed by key {}", cell(&found["key_id"])),
+        };
+        [cell(&found["path"]), verdict]
+    });
+    table(["path", "verdict"], rows)
 }
 
 fn info(plugin: &Value) -> String {

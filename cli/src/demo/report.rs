@@ -18,6 +18,25 @@ impl Claim {
     }
 }
 
+/// What has to be in the table: a claim that was not checked has not held.
+const CLAIMS: [&str; 15] = [
+    "refused: unsigned",
+    "refused: tampered",
+    "refused: behind a symlink",
+    "calls served",
+    "calls lost",
+    "wrong answers",
+    "queries wrong",
+    "hot reload 1.0.0 -> 1.1.0",
+    "answers changed at one instant",
+    "statements held to one version",
+    "1.2.0 never visible",
+    "rollback to 1.0.0",
+    "served by 1.0.0 again",
+    "events in the audit log",
+    "themis audit verify",
+];
+
 /// All claims.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
@@ -34,9 +53,11 @@ impl Report {
         format!("5. what was claimed\n{}", table(["claim", "seen", "held"], rows))
     }
 
-    /// The first claim that did not hold.
+    /// The first claim that did not hold, or was not checked.
     pub(crate) fn broken(&self) -> Option<&str> {
-        self.claims.iter().find(|claim| !claim.held).map(|claim| claim.what.as_str())
+        let failed = self.claims.iter().find(|claim| !claim.held).map(|claim| claim.what.as_str());
+        let checked = |what: &str| self.claims.iter().any(|claim| claim.what == what);
+        failed.or_else(|| CLAIMS.into_iter().find(|what| !checked(what)))
     }
 }
 
@@ -45,12 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_broken_claim_breaks_the_report() {
-        let good = Claim::new("a", "0", true);
-        let bad = Claim::new("b", "1", false);
-        assert_eq!(Report { claims: vec![good.clone()] }.broken(), None);
-        let report = Report { claims: vec![good, bad] };
-        assert_eq!(report.broken(), Some("b"));
+    fn one_broken_or_unchecked_claim_breaks_the_report() {
+        let all = |held: bool| CLAIMS.map(|what| Claim::new(what, "0", held)).to_vec();
+        assert_eq!(Report { claims: all(true) }.broken(), None);
+        let mut one_failed = all(true);
+        one_failed[4].held = false;
+        let report = Report { claims: one_failed };
+        assert_eq!(report.broken(), Some(CLAIMS[4]));
         assert!(report.table().contains("NO"));
+        let mut one_missing = all(true);
+        one_missing.remove(7);
+        assert_eq!(Report { claims: one_missing }.broken(), Some(CLAIMS[7]));
     }
 }

@@ -1,6 +1,7 @@
 //! Sets the stage: a private directory with keys, signed plugins, and three that must be refused.
 
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -74,8 +75,8 @@ impl Stage {
         let dir = self.plugin(&format!("{name}/{version}"));
         let inner = dir.join("linux-x86_64");
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&inner).map_err(failed)?;
-        std::fs::write(dir.join("manifest.json"), manifest).map_err(failed)?;
-        std::fs::write(inner.join(format!("lib{name}.so")), library).map_err(failed)
+        write(&dir.join("manifest.json"), manifest.as_bytes())?;
+        write(&inner.join(format!("lib{name}.so")), library)
     }
 
     /// A signature taken away, a bit flipped after signing, a directory moved away behind a link.
@@ -148,6 +149,13 @@ fn find_artifacts(named: Option<&Path>) -> Result<PathBuf, Failure> {
                     or give --artifacts DIR";
         Failure::new("demo.artifacts", what)
     })
+}
+
+/// Not writable by the group, whatever the umask: such files are refused.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o644).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).map_err(failed)
 }
 
 fn failed(error: std::io::Error) -> Failure {

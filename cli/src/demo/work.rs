@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rusqlite::Connection;
-use themis_kernel::PluginRef;
 use themis_kernel::call::{Answer, CallError};
+use themis_kernel::{Lease, PluginRef};
 
 use super::Sabotage;
 use super::airports::{self, Airport};
@@ -49,6 +49,11 @@ pub(crate) struct Totals {
     pub(crate) wrong: u64,
     pub(crate) stale: u64,
     pub(crate) bad_queries: u64,
+    /// Statements that held a lease, and those of them that saw more than one version.
+    pub(crate) held: u64,
+    pub(crate) mixed: u64,
+    /// Calls under way.
+    calling: u64,
     /// Answers of `geo` by version.
     versions: BTreeMap<String, u64>,
     /// What served `geo` at the end.
@@ -57,7 +62,7 @@ pub(crate) struct Totals {
 
 impl Totals {
     pub(crate) fn lost(&self) -> u64 {
-        self.attempted - self.answered - self.refused
+        self.attempted - self.answered - self.refused - self.calling
     }
 
     pub(crate) fn by_version(&self, version: &str) -> u64 {
@@ -71,6 +76,9 @@ impl Totals {
         self.wrong += other.wrong;
         self.stale += other.stale;
         self.bad_queries += other.bad_queries;
+        self.held += other.held;
+        self.mixed += other.mixed;
+        self.calling += other.calling;
         for (version, count) in &other.versions {
             *self.versions.entry(version.clone()).or_default() += count;
         }
@@ -93,9 +101,53 @@ pub(crate) struct Caller {
     expected: Arc<Expected>,
     /// Which claim to break, once.
     sabotage: Option<(Sabotage, Arc<AtomicBool>)>,
+    /// The version that the statement under way holds, and what has answered it.
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    generation: Option<u64>,
 }
 
 impl Caller {
+    /// Runs one statement with every call of `geo` on one version.
+    fn holding<T>(&self, geo: PluginRef, statement: impl FnOnce() -> T) -> Result<T, Failure> {
+        let lease = geo.lease()?;
+        *self.held() = Some(Held { lease, generation: None });
+        let done = statement();
+        *self.held() = None;
+        self.books().totals.held += 1;
+        Ok(done)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// On the version the statement holds, if it holds one.
+    fn call_plugin(
+        &self,
+        plugin: PluginRef,
+        is_geo: bool,
+        method: u32,
+        request: &[u8],
+    ) -> (Result<Answer, CallError>, bool) {
+        let mut held = self.held();
+        let Some(held) = held.as_mut().filter(|_| is_geo) else {
+            return (plugin.call(method, request), false);
+        };
+        let outcome = held.lease.call(method, request);
+        if let Ok(answer) = &outcome {
+            let generation = answer.served_by.generation.0;
+            if *held.generation.get_or_insert(generation) != generation {
+                self.books().totals.mixed += 1;
+            }
+        }
+        (outcome, true)
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         // The books stay usable when a thread panicked over them: they are counts.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,19 +160,25 @@ impl Caller {
         method: u32,
         request: &[u8],
     ) -> rusqlite::Result<Answer> {
-        self.books().totals.attempted += 1;
+        {
+            let mut books = self.books();
+            books.totals.attempted += 1;
+            books.totals.calling += 1;
+        }
         let is_geo = plugin.name().as_str() == "geo";
         let before = self.expected.generation.load(Ordering::SeqCst);
         let new_seen = self.expected.new_seen.load(Ordering::SeqCst);
         let started = Instant::now();
-        let outcome = plugin.call(method, request);
+        let (outcome, is_held) = self.call_plugin(plugin, is_geo, method, request);
         let took = started.elapsed();
         match outcome {
             Ok(mut answer) => {
-                let stale =
-                    is_geo && self.is_stale(before, new_seen, answer.served_by.generation.0);
+                let generation = answer.served_by.generation.0;
+                // A held version may answer for as long as it is held.
+                let stale = is_geo && !is_held && self.is_stale(before, new_seen, generation);
                 let swallowed = is_geo && self.sabotaged(&mut answer);
                 let mut books = self.books();
+                books.totals.calling -= 1;
                 books.totals.stale += u64::from(stale);
                 books.totals.answered += u64::from(!swallowed);
                 let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -132,8 +190,10 @@ impl Caller {
                 Ok(answer)
             }
             Err(error) => {
+                let mut books = self.books();
+                books.totals.calling -= 1;
                 if matches!(error, CallError::Plugin { .. } | CallError::BadRequest { .. }) {
-                    self.books().totals.refused += 1;
+                    books.totals.refused += 1;
                 }
                 Err(rusqlite::Error::UserFunctionError(Box::new(error)))
             }
@@ -161,9 +221,9 @@ impl Caller {
             return false;
         }
         if *sabotage == Sabotage::Wrong {
-            // In the middle of the number: another one, still well formed.
-            if let Some(byte) = answer.bytes.get_mut(3) {
-                *byte ^= 1;
+            // In the exponent: far away from any distance, and still well formed.
+            if let Some(byte) = answer.bytes.get_mut(1) {
+                *byte ^= 0x40;
             }
         }
         *sabotage == Sabotage::Lost
@@ -219,12 +279,13 @@ impl Load {
                 distances: Distances::new(),
                 expected: Arc::clone(&load.expected),
                 sabotage: sabotage.map(|it| (it, Arc::clone(&armed))),
+                held: Mutex::new(None),
             });
             load.callers.push(Arc::clone(&caller));
             let (stop, airports) = (Arc::clone(&load.stop), Arc::clone(&airports));
             load.threads.push(std::thread::spawn(move || {
                 let connection = database::open(&airports, geo, text, &caller)?;
-                query_until(&stop, &connection, &airports, &caller, number)
+                query_until(&stop, &connection, &airports, (&caller, geo), number)
             }));
         }
         Ok(load)
@@ -276,8 +337,7 @@ impl Load {
             .filter(|(version, count)| **count > before.by_version(version))
             .map(|(version, _)| version.as_str())
             .collect();
-        // What is under way is attempted and not yet answered: at most one call a connection.
-        let lost = now.lost().saturating_sub(CONNECTIONS as u64);
+        let lost = now.lost();
         format!(
             "   {:>9} calls/s  p50 {}  p99 {}  lost {lost}  wrong {}  geo {}",
             now.answered - before.answered,
@@ -319,7 +379,7 @@ fn query_until(
     stop: &AtomicBool,
     connection: &Connection,
     airports: &[Airport],
-    caller: &Caller,
+    (caller, geo): (&Caller, PluginRef),
     number: usize,
 ) -> Result<(), Failure> {
     let found = airports.iter().filter(|it| expect::fold(&it.city).contains(SEARCHED)).count();
@@ -331,7 +391,10 @@ fn query_until(
         let good = match at % 64 {
             0 => search(connection, found),
             1..=31 => nearest(connection, airport),
-            _ => legs(connection, u32::try_from(at % airports.len()).unwrap_or(0)),
+            _ => {
+                let from = u32::try_from(at % airports.len()).unwrap_or(0);
+                caller.holding(geo, || legs(connection, from))?
+            }
         };
         if !good.map_err(database::failed)? {
             caller.books().totals.bad_queries += 1;
