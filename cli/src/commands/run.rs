@@ -1,5 +1,6 @@
 //! `run`: the kernel as a daemon, until SIGINT or SIGTERM.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -37,7 +38,10 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
 pub(crate) fn start_log(filter: &str, printer: Printer) -> Result<(), Failure> {
     let filter =
         EnvFilter::try_new(filter).map_err(|error| Failure::new("run.log_filter", error))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = if printer.json { log.json().try_init() } else { log.try_init() };
     started.map_err(|error| Failure::new("run.log", error))
 }
