@@ -38,6 +38,8 @@ pub struct Settings {
     pub hook_deadline: Duration,
     /// How long a caller waits for a plugin that takes one call at a time.
     pub serial_wait: Duration,
+    /// After this a replaced generation that is still leased is reported.
+    pub drain_limit: Duration,
 }
 
 /// The queues of all roles, by role and not by incarnation.

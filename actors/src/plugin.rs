@@ -19,7 +19,6 @@ use themis_messages::instance::HookError;
 use themis_messages::lifecycle::{
     KernelFault, Operation, ReloadReceipt, RollbackError, UnloadError,
 };
-use themis_messages::limits::DRAIN_LIMIT;
 use themis_messages::mailbox::{Admitted, Reply};
 
 use crate::environment::Environment;
@@ -363,14 +362,15 @@ impl State {
     }
 
     fn drain_overdue(&self, generation: GenerationId) {
+        let limit = self.environment.settings.drain_limit;
         tracing::warn!(
-            plugin = %self.slot.name(), %generation, limit = ?DRAIN_LIMIT,
+            plugin = %self.slot.name(), %generation, ?limit,
             "a replaced generation is still leased; it stays until that lease ends"
         );
         let mut entry = self.entry(AuditEvent::Retire, AuditOutcome::Intent, "kernel");
         describe(&mut entry, self.generations.get(&generation).map(Arc::as_ref));
         entry.code = Some("drain.overdue".to_owned());
-        entry.reason = Some(format!("still leased after {DRAIN_LIMIT:?}"));
+        entry.reason = Some(format!("still leased after {limit:?}"));
         self.environment.note(entry);
     }
 
@@ -420,7 +420,8 @@ impl State {
         });
         let (replaced, swap) = self.slot.publish(next);
         if let Some(replaced) = replaced {
-            tokio::spawn(watch_drain(replaced, self.slot));
+            let limit = self.environment.settings.drain_limit;
+            tokio::spawn(watch_drain(replaced, self.slot, limit));
         }
         metrics::histogram!("themis_swap_latency_seconds").record(swap.as_secs_f64());
         swap
@@ -500,9 +501,9 @@ fn still_allowed(
 }
 
 /// Waits for the last caller of a closed stint, and reports when that takes long.
-async fn watch_drain(serving: Arc<Serving>, slot: &'static Slot) {
+async fn watch_drain(serving: Arc<Serving>, slot: &'static Slot, limit: Duration) {
     let generation = serving.generation.id;
-    if tokio::time::timeout(DRAIN_LIMIT, serving.drained()).await.is_err() {
+    if tokio::time::timeout(limit, serving.drained()).await.is_err() {
         tell(slot, PluginMsg::DrainOverdue { generation });
         serving.drained().await;
     }

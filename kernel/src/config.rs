@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use themis_messages::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
-use themis_messages::limits::{CONFIG_BYTES_MAX, FILE_BYTES_MAX, HOOK_DEADLINE};
+use themis_messages::limits::{CONFIG_BYTES_MAX, DRAIN_LIMIT, FILE_BYTES_MAX, HOOK_DEADLINE};
 use themis_sandbox::admission::{NameSet, Policy, TrustedKey};
 
 pub use self::error::{ConfigError, Place};
@@ -71,11 +71,14 @@ pub struct Config {
     pub plugins: BTreeMap<PluginName, PluginConfig>,
     /// Limits of plugins that ask for nothing, and maxima of those that ask.
     pub limits: Limits,
-    /// After this a lifecycle hook is written off. Default and maximum: [`HOOK_DEADLINE`].
+    /// After this a lifecycle hook is written off. Default and maximum: [`HOOK_DEADLINE`]; the kernel takes no more.
     pub hook_deadline: Duration,
     /// After this a call is ended, or in-process only reported; and the longest wait for a turn with a plugin
     /// that takes one call at a time. Default: [`CALL_DEADLINE`].
     pub call_deadline: Duration,
+    /// After this a replaced version that is still leased is reported; it stays until the lease ends.
+    /// Default: [`DRAIN_LIMIT`].
+    pub drain_limit: Duration,
 }
 
 /// What is decided for one plugin.
@@ -210,6 +213,7 @@ impl Config {
             limits: Limits::default(),
             hook_deadline: HOOK_DEADLINE,
             call_deadline: CALL_DEADLINE,
+            drain_limit: DRAIN_LIMIT,
         }
     }
 

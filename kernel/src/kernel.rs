@@ -15,7 +15,7 @@ use themis_actors::work;
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::lifecycle::{KernelFault, PluginInfo, UnloadError};
-use themis_messages::limits::{ADMIT_DEADLINE, AUDIT_DEADLINE};
+use themis_messages::limits::{ADMIT_DEADLINE, AUDIT_DEADLINE, HOOK_DEADLINE};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
@@ -159,8 +159,9 @@ impl Kernel {
                 .iter()
                 .map(|(name, plugin)| (name.clone(), plugin.config.clone()))
                 .collect(),
-            hook_deadline: config.hook_deadline,
+            hook_deadline: config.hook_deadline.min(HOOK_DEADLINE),
             serial_wait: config.call_deadline,
+            drain_limit: config.drain_limit,
         });
         let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
         let control = Control { executor, environment, actor: "host".into() };

@@ -27,8 +27,10 @@ pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 pub const SIGNATURE_BYTES: u64 = 64;
 /// Largest single file of a plugin: "size cap, default 128 MiB".
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
-/// Most files one manifest may list; with the cap of a file it bounds what one admission reads.
+/// Most files one manifest may list.
 pub const FILES_MAX: usize = 256;
+/// All files of one plugin together: what is kept of them is kept in memory.
+pub const PLUGIN_BYTES_MAX: u64 = 512 << 20;
 /// Deepest nesting of a manifest's JSON.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Longest path of a file inside a plugin, in bytes.

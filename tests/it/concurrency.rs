@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
 
-use themis_kernel::PluginRef;
+use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::call::CallError;
 use themis_kernel::lifecycle::{KernelFault, LoadError};
+use themis_kernel::{Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
 const CALLERS: usize = 4;
@@ -134,6 +136,33 @@ fn a_lease_sees_one_version_and_delays_only_the_end_of_it() {
     drop(lease);
     unloading.join().unwrap().unwrap();
     Arc::into_inner(kernel).unwrap().shutdown_blocking();
+}
+
+#[test]
+fn a_lease_that_outlives_the_drain_limit_is_told_and_then_waited_for() {
+    let site = Site::new();
+    let [one, two] = versions(&site);
+    let mut config = site.config(&["counter"]);
+    config.drain_limit = Duration::from_millis(50);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = kernel.loader().load_blocking(&one, None).unwrap();
+    let lease = plugin.lease().unwrap();
+    kernel.reloads().reload_module_blocking("counter", &two).unwrap();
+    let told = |code: Option<&str>, outcome| {
+        let records = kernel.audit_records_blocking(0, 1_000).unwrap();
+        records.iter().any(|it| {
+            it.event == AuditEvent::Retire && it.code.as_deref() == code && it.outcome == outcome
+        })
+    };
+    while !told(Some("drain.overdue"), AuditOutcome::Intent) {
+        std::thread::yield_now();
+    }
+    assert_eq!(lease.call(1, b"").unwrap().bytes, b"1.0.0", "it still answers");
+    assert!(!told(None, AuditOutcome::Done), "it has not ended");
+    drop(lease);
+    kernel.unload_blocking("counter").unwrap();
+    assert!(told(None, AuditOutcome::Done), "both have ended");
+    kernel.shutdown_blocking();
 }
 
 #[test]

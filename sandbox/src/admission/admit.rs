@@ -7,6 +7,7 @@ use std::sync::Arc;
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId, Tier};
 use themis_messages::lifecycle::LoadRequest;
+use themis_messages::limits::PLUGIN_BYTES_MAX;
 use themis_messages::manifest::{ListedFile, Manifest, Target};
 
 use super::descriptor::Descriptor;
@@ -101,6 +102,7 @@ impl Admission<'_> {
         };
         let native = manifest.file_for(&Target::HOST).ok_or_else(no_target)?.path.clone();
         check_listing(dir, &manifest)?;
+        check_total(dir, &manifest)?;
 
         let mut kept = Kept::default();
         check_files(dir, &manifest, self.policy, |listed, file| {
@@ -149,6 +151,16 @@ impl Admission<'_> {
             }
         }
     }
+}
+
+/// Sizes are checked file by file later on; what they add up to is known before anything is copied.
+fn check_total(dir: &Dir, manifest: &Manifest) -> Result<(), AdmitError> {
+    let size = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
+    if size > PLUGIN_BYTES_MAX {
+        let (path, max) = (dir.path.clone(), PLUGIN_BYTES_MAX);
+        return Err(AdmitError::FileTooLarge { path, size, max });
+    }
+    Ok(())
 }
 
 #[derive(Default)]

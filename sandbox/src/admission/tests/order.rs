@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use themis_messages::ids::Tier;
 use themis_messages::lifecycle::LoadRequest;
+use themis_messages::limits::PLUGIN_BYTES_MAX;
 use themis_messages::manifest::Manifest;
 
 use crate::admission::fixtures::{
@@ -207,4 +208,17 @@ fn only_a_place_below_the_root_can_be_loaded() {
     let flat = site.root().join("1.0.0");
     std::fs::rename(site.root().join("geo/1.0.0"), &flat).unwrap();
     assert_eq!(code("1.0.0"), "manifest.id_mismatch");
+}
+
+#[test]
+fn all_files_together_have_a_limit_too() {
+    let site = Site::new();
+    let files: [(&str, &[u8]); 2] = [(&library_path(), b"elf"), ("data/a", b"a")];
+    let dir = site.plugin("geo", "1.0.0", &files);
+    let mut value = manifest("geo", "1.0.0", &files, &site.key);
+    for file in 0..2 {
+        value["files"][file]["size"] = json!(PLUGIN_BYTES_MAX / 2 + 1);
+    }
+    site.sign(&dir, &value);
+    assert_eq!(site.refusal(), "file.too_large");
 }
