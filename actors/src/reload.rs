@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
-use themis_messages::ids::PluginName;
+use themis_messages::ids::{PluginName, named_by_place};
 use themis_messages::instance::{CallStatus, HookError, Instance, ReplyBuffer};
 use themis_messages::lifecycle::{
     KernelFault, LoadError, LoadRequest, MapError, Operation, ProbeError, ReloadReceipt,
@@ -366,7 +366,11 @@ impl Progress {
     async fn record(&self, outcome: AuditOutcome) -> Result<u64, LoadError> {
         let event = if self.replaces.is_some() { AuditEvent::Reload } else { AuditEvent::Load };
         let mut entry = AuditEntry::new(event, outcome, self.actor.as_str());
-        entry.plugin = self.replaces.clone();
+        // Before admission the place is all that says what was asked for.
+        (entry.plugin, entry.version) = named_by_place(&self.load.path).unzip();
+        if let Some(plugin) = &self.replaces {
+            entry.plugin = Some(plugin.clone());
+        }
         if let Some(admitted) = &self.admitted {
             entry.plugin = Some(admitted.manifest.name.clone());
             entry.version = Some(admitted.manifest.version.clone());

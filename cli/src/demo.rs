@@ -211,9 +211,9 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
     use AuditEvent as E;
     use AuditOutcome as O;
     let expected = [
-        (E::Load, O::Refused, None, Some("sig.missing")),
-        (E::Load, O::Refused, None, Some("file.digest_mismatch")),
-        (E::Load, O::Refused, None, Some("path.symlink")),
+        (E::Load, O::Refused, Some("1.0.0"), Some("sig.missing")),
+        (E::Load, O::Refused, Some("1.0.0"), Some("file.digest_mismatch")),
+        (E::Load, O::Refused, Some("1.0.0"), Some("path.symlink")),
         (E::Load, O::Intent, Some("1.0.0"), None),
         (E::Load, O::Done, Some("1.0.0"), None),
         (E::Reload, O::Intent, Some("1.1.0"), None),

@@ -14,6 +14,7 @@ use themis_actors::tree::{Health, Tree};
 use themis_actors::work;
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
+use themis_messages::ids::named_by_place;
 use themis_messages::lifecycle::{KernelFault, PluginInfo, UnloadError};
 use themis_messages::limits::{ADMIT_DEADLINE, AUDIT_DEADLINE, HOOK_DEADLINE};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
@@ -386,15 +387,16 @@ impl Control {
         };
         for refused in found.iter() {
             if let Err(error) = &refused.result {
-                self.note_refusal(error);
+                self.note_refusal(&refused.path, error);
             }
         }
         Ok(found)
     }
 
-    fn note_refusal(&self, error: &AdmitError) {
+    fn note_refusal(&self, path: &Path, error: &AdmitError) {
         let actor = self.actor.as_ref();
         let mut entry = AuditEntry::new(AuditEvent::Discover, AuditOutcome::Refused, actor);
+        (entry.plugin, entry.version) = named_by_place(path).unzip();
         entry.code = Some(error.code().to_owned());
         entry.reason = Some(error.to_string());
         self.environment.note(entry);

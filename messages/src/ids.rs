@@ -1,6 +1,7 @@
 //! Names, versions, digests, keys and generations: parsed once, valid ever after.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -99,6 +100,15 @@ impl FromStr for PluginVersion {
             Ok(_) | Err(_) => Err(refuse()),
         }
     }
+}
+
+/// The plugin and version that a plugin directory's place names, `…/<name>/<version>`: what was asked for, before
+/// anything there has been verified.
+#[must_use]
+pub fn named_by_place(path: &Path) -> Option<(PluginName, PluginVersion)> {
+    let version = path.file_name()?.to_str()?.parse().ok()?;
+    let name = path.parent()?.file_name()?.to_str()?.parse().ok()?;
+    Some((name, version))
 }
 
 /// `N` bytes that are written as lower-case hexadecimal.
@@ -228,6 +238,18 @@ mod tests {
         let too_long = "a".repeat(NAME_BYTES_MAX + 1);
         for bad in ["", "Geo", "0a", "-a", "a.b", "a/b", "a\0", "géo", "gеo", "a ", &too_long] {
             assert!(bad.parse::<PluginName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_names_a_plugin_only_when_both_names_are_valid() {
+        let named = |path: &str| {
+            named_by_place(Path::new(path)).map(|(name, version)| format!("{name} {version}"))
+        };
+        assert_eq!(named("/srv/plugins/geo/1.2.0"), Some("geo 1.2.0".to_owned()));
+        for path in ["geo", "1.2.0", "Geo/1.2.0", "geo/latest", "lib.so", "", "../1.2.0", "geo/.."]
+        {
+            assert_eq!(named(path), None, "{path}");
         }
     }
 

@@ -239,7 +239,7 @@ fn every_step_is_on_the_audit_record_and_the_chain_holds() {
         (E::Start, O::Done, "", ""),
         (E::Load, O::Intent, "1.0.0", ""),
         (E::Load, O::Done, "1.0.0", ""),
-        (E::Load, O::Refused, "", refused.code()),
+        (E::Load, O::Refused, "1.0.0", refused.code()),
         (E::Reload, O::Intent, "2.0.0", ""),
         (E::Reload, O::Done, "2.0.0", ""),
         (E::Rollback, O::Done, "1.0.0", ""),
