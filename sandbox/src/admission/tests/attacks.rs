@@ -171,8 +171,24 @@ fn a22_one_changed_bit_anywhere_is_refused() {
         let code = site.refusal();
         assert_ne!(code, "elf.format", "byte {at} was not noticed");
     }
+    for len in 0..right.len() {
+        write(&dir.join("manifest.json"), &right[..len]);
+        assert_ne!(site.refusal(), "elf.format", "cut after {len} bytes was not noticed");
+    }
     write(&dir.join("manifest.json"), &right);
     assert_eq!(site.refusal(), "elf.format", "everything is as it was");
+}
+
+#[test]
+fn a22_a_library_cut_short_anywhere_is_refused() {
+    let Some(bytes) = geo() else { return };
+    let site = Site::new();
+    let native = library_path();
+    let dir = site.plugin("geo", "1.0.0", &[(&native, &bytes)]);
+    for len in 0..bytes.len() {
+        write(&dir.join(&native), &bytes[..len]);
+        assert_eq!(site.refusal(), "file.size_mismatch", "cut after {len} bytes");
+    }
 }
 
 #[test]
@@ -181,9 +197,9 @@ fn a22_one_changed_bit_in_the_library_is_refused() {
     let site = Site::new();
     let native = library_path();
     let dir = site.plugin("geo", "1.0.0", &[(&native, &bytes)]);
-    for at in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+    for at in 0..bytes.len() {
         let mut wrong = bytes.clone();
-        wrong[at] ^= 0x80;
+        wrong[at] ^= 1 << (at % 8);
         write(&dir.join(&native), &wrong);
         let expected = AdmitError::DigestMismatch {
             path: dir.join(&native),
