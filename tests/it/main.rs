@@ -8,6 +8,7 @@
 )]
 
 mod concurrency;
+mod demo;
 mod hooks;
 mod lifecycle;
 mod no_code_ran;

@@ -1,0 +1,48 @@
+//! The demo's closing table: true when nothing is wrong, and not when something is.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn demo(arguments: &[&str]) -> Output {
+    let own = std::env::current_exe().unwrap();
+    let program = own.ancestors().map(|dir| dir.join("themis")).find(|path| path.is_file());
+    Command::new(program.expect("the program is built"))
+        .args(["demo", "--once", "--seconds", "1", "--json"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The claims that did not hold.
+fn broken(output: &Output) -> Vec<String> {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {told}"));
+    let claims = report["claims"].as_array().unwrap();
+    assert!(claims.len() >= 15, "{claims:?}");
+    let failed = claims.iter().filter(|claim| claim["held"] != true);
+    failed.map(|claim| claim["what"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_claim_holds() {
+    let output = demo(&[]);
+    assert_eq!(broken(&output), Vec::<String>::new());
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn each_claim_that_is_broken_on_purpose_is_noticed() {
+    for (sabotage, claim) in [
+        ("lost", "calls lost"),
+        ("wrong", "wrong answers"),
+        ("rollback", "rollback to 1.0.0"),
+        ("audit", "themis audit verify"),
+    ] {
+        let output = demo(&["--sabotage", sabotage]);
+        assert_eq!(output.status.code(), Some(1), "{sabotage}");
+        let broken = broken(&output);
+        assert!(broken.iter().any(|it| it == claim), "{sabotage}: {broken:?}");
+    }
+}
