@@ -85,11 +85,9 @@ impl Actor for Reload {
         environment: &mut Arc<Environment>,
     ) -> Result<(), ActorProcessingErr> {
         let request = run_once.request;
-        let (name, path) = match &request.replaces {
-            Some(_) => ("reload", request.load.path.display()),
-            None => ("load", request.load.path.display()),
-        };
-        let span = tracing::info_span!("plugin", operation = name, %path);
+        let operation = if request.replaces.is_some() { "reload" } else { "load" };
+        let path = request.load.path.display();
+        let span = tracing::info_span!("plugin", operation, %path);
         run(Arc::clone(environment), request).instrument(span).await;
         myself.stop(None);
         Ok(())

@@ -81,11 +81,12 @@ pub fn refresh(directory: &Directory) {
     let slots = directory.slots();
     let mut serving = 0_u32;
     for slot in &slots {
-        let info = slot.info();
-        let in_flight = gauge!("themis_in_flight_calls", "plugin" => info.name.to_string());
+        let stint = slot.current();
+        let in_flight = stint.as_ref().map_or(0, |stint| stint.in_flight());
+        let gauge = gauge!("themis_in_flight_calls", "plugin" => slot.name().to_string());
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        in_flight.set(info.in_flight as f64);
-        if let Some(stint) = slot.current() {
+        gauge.set(in_flight as f64);
+        if let Some(stint) = stint {
             serving += 1;
             count_stint(&stint);
         }

@@ -41,8 +41,7 @@ impl Metrics {
 
     /// Everything as text.
     pub(crate) fn render(&self, environment: &Environment) -> String {
-        telemetry::refresh(&environment.directory);
-        self.handle.render()
+        render(&self.handle, environment)
     }
 
     /// Answers `GET /metrics` until `stopped` ends, and folds samples meanwhile.
@@ -62,8 +61,8 @@ impl Metrics {
         let scrape = move || {
             let (environment, handle) = (Arc::clone(&environment), handle.clone());
             async move {
-                telemetry::refresh(&environment.directory);
-                ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+                let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+                (kind, render(&handle, &environment))
             }
         };
         let router = Router::new().route("/metrics", get(scrape));
@@ -76,6 +75,11 @@ impl Metrics {
         });
         Ok(())
     }
+}
+
+fn render(handle: &PrometheusHandle, environment: &Environment) -> String {
+    telemetry::refresh(&environment.directory);
+    handle.render()
 }
 
 /// Without this histograms would keep every sample until somebody scrapes.

@@ -7,9 +7,6 @@ use std::time::Duration;
 /// A lifecycle hook (init, reload, shutdown, save_state, health) that has not returned by then is
 /// written off: "lifecycle hook: ≤ 5 s or killed".
 pub const HOOK_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a caller of a plugin that is not thread-safe waits for its turn before the plugin is
-/// quarantined and the caller gets an error.
-pub const SERIAL_WAIT: Duration = Duration::from_secs(30);
 /// Largest request or reply of one call: part of the plugin ABI.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Longest text a plugin may give for the failure of a hook; the rest is cut.

@@ -169,8 +169,7 @@ fn a_lease_that_outlives_the_drain_limit_is_told_and_then_waited_for() {
 fn a_second_reload_meanwhile_is_busy() {
     let site = Site::new();
     let one = site.add(&Fixture::c("counter.c", "plugin", "1.0.0"));
-    let fifo = site.path().join("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fifo = site.fifo();
     let slow = Fixture::c("hang_init.c", "plugin", "2.0.0")
         .flag(&format!("-DHANG_FIFO=\"{}\"", fifo.display()));
     let slow = site.add(&slow);

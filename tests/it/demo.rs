@@ -1,13 +1,11 @@
 //! The demo's closing table: true when nothing is wrong, and not when something is.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
 fn demo(arguments: &[&str]) -> Output {
-    let own = std::env::current_exe().unwrap();
-    let program = own.ancestors().map(|dir| dir.join("themis")).find(|path| path.is_file());
-    Command::new(program.expect("the program is built"))
+    themis_tests::program()
         .args(["demo", "--once", "--seconds", "1", "--json"])
         .args(arguments)
         .output()

@@ -73,8 +73,7 @@ fn a_call_stuck_in_a_serial_plugin_frees_its_other_callers() {
     let path = site.add(&Fixture::c("slow_serial.c", "slow", "1.0.0"));
     let kernel = start(&site, &["slow"]);
     let plugin = kernel.loader().load_blocking(path, None).unwrap();
-    let fifo = site.path().join("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fifo = site.fifo();
     let request = fifo.to_str().unwrap().as_bytes().to_vec();
     let stuck = std::thread::spawn(move || plugin.call(1, &request));
 

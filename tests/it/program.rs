@@ -11,9 +11,7 @@ use themis_tests::{Fixture, Site, make_dir, repository};
 
 /// The program, built beside this test.
 fn themis(dir: &Path) -> Command {
-    let own = std::env::current_exe().unwrap();
-    let program = own.ancestors().map(|dir| dir.join("themis")).find(|path| path.is_file());
-    let mut command = Command::new(program.expect("the program is built"));
+    let mut command = themis_tests::program();
     command.current_dir(dir).env_remove("THEMIS_SOCKET");
     command
 }

@@ -39,6 +39,17 @@ pub fn built_example(name: &str) -> PathBuf {
     path
 }
 
+/// The program, built beside whatever is running.
+///
+/// # Panics
+/// When it is not built: `cargo build --workspace --all-targets` builds all.
+#[must_use]
+pub fn program() -> Command {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let program = own.ancestors().map(|dir| dir.join("themis")).find(|path| path.is_file());
+    Command::new(program.expect("the program is built"))
+}
+
 /// One plugin to compile and sign.
 #[derive(Debug, Clone)]
 pub struct Fixture {
@@ -211,6 +222,18 @@ impl Site {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// A named pipe: opening one end waits for the other.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn fifo(&self) -> PathBuf {
+        let fifo = self.dir.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+        assert!(made.success(), "{} cannot be made", fifo.display());
+        fifo
     }
 
     /// The plugin root.

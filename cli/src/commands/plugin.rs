@@ -7,6 +7,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use themis_kernel::limits::MESSAGE_BYTES_MAX;
 
+use super::refuse_bundle;
 use crate::client::{Client, segment};
 use crate::output::{Failure, Printer, bare, table};
 
@@ -98,10 +99,7 @@ pub(crate) fn run(
 
 /// The kernel runs elsewhere: a relative path is this shell's.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    if path.extension().is_some_and(|extension| extension == "tdb") {
-        let message = format!("{}: bundles are not part of this release", path.display());
-        return Err(Failure::new("bundle.unsupported", message));
-    }
+    refuse_bundle(path)?;
     std::path::absolute(path)
         .map_err(|error| Failure::new("path.invalid", format!("{}: {error}", path.display())))
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use themis_kernel::SignatureVerifier;
 use themis_kernel::admission::{PublicKey, SigningKey, sign_dir, verify_dir};
 
+use super::refuse_bundle;
 use crate::output::{Failure, Printer, bare};
 
 /// Make a pair of keys.
@@ -66,10 +67,7 @@ pub(crate) struct Verify {
 }
 
 pub(crate) fn verify(arguments: &Verify, printer: Printer) -> Result<(), Failure> {
-    if arguments.dir.extension().is_some_and(|extension| extension == "tdb") {
-        let message = format!("{}: bundles are not part of this release", arguments.dir.display());
-        return Err(Failure::new("bundle.unsupported", message));
-    }
+    refuse_bundle(&arguments.dir)?;
     let key = PublicKey::from_pem_file(&arguments.trust)?;
     let plugin = verify_dir(&arguments.dir, &key, jiff::Timestamp::now())?;
     let (name, version) = (&plugin.manifest.name, &plugin.manifest.version);

@@ -9,12 +9,12 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use themis_messages::ids::{PluginName, Tier};
-use themis_messages::lifecycle::{LoadError, LoadRequest, PluginInfo, ReloadReceipt};
+use themis_messages::ids::Tier;
+use themis_messages::lifecycle::{LoadRequest, PluginInfo, ReloadReceipt};
 
 use crate::admin::error::ApiError;
 use crate::admin::listener::Peer;
-use crate::refs::{Control, PluginRef};
+use crate::refs::{Control, HotReloadManager, PluginRef};
 
 /// What to load, as a client says it.
 #[derive(Debug, Deserialize)]
@@ -94,13 +94,8 @@ pub(crate) async fn reload(
     body: Bytes,
 ) -> Result<Json<ReloadReceipt>, ApiError> {
     let request = LoadBody::parse(&body)?;
-    let plugin: PluginName = name
-        .parse()
-        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "plugin.bad_name", error))?;
-    if control.environment.directory.find(plugin.as_str()).is_none() {
-        return Err(LoadError::NotLoaded { plugin }.into());
-    }
-    Ok(Json(on_behalf(control, peer).replace(Some(plugin), request).await?))
+    let reloads = HotReloadManager(on_behalf(control, peer));
+    Ok(Json(reloads.reload_request(&name, request).await?))
 }
 
 pub(crate) async fn rollback(

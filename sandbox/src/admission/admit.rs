@@ -7,12 +7,11 @@ use std::sync::Arc;
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId, Tier};
 use themis_messages::lifecycle::LoadRequest;
-use themis_messages::limits::PLUGIN_BYTES_MAX;
 use themis_messages::manifest::{ListedFile, Manifest, Target};
 
 use super::descriptor::Descriptor;
 use super::detached;
-use super::elf::Image;
+use super::elf::preflight;
 use super::policy::Policy;
 use super::root::{Dir, Opened, PluginFile, PluginRoot};
 use super::sealed::{Purpose, SealedFile, Sealer, hash};
@@ -102,7 +101,6 @@ impl Admission<'_> {
         };
         let native = manifest.file_for(&Target::HOST).ok_or_else(no_target)?.path.clone();
         check_listing(dir, &manifest)?;
-        check_total(dir, &manifest)?;
 
         let mut kept = Kept::default();
         check_files(dir, &manifest, self.policy, |listed, file| {
@@ -110,11 +108,7 @@ impl Admission<'_> {
         })?;
         let image = kept.image.ok_or_else(no_target)?;
         let path = dir.path.join(native);
-        let elf = Image::parse(&path, image.bytes())?;
-        elf.refuse_hazards()?;
-        elf.build_id()?;
-        let descriptor = elf.descriptor()?;
-        descriptor.check_against(&path, &manifest)?;
+        let descriptor = preflight(&path, image.bytes(), &manifest)?;
         Ok(AdmittedPlugin {
             manifest_digest: Some(signed.manifest_digest),
             image,
@@ -151,16 +145,6 @@ impl Admission<'_> {
             }
         }
     }
-}
-
-/// Sizes are checked file by file later on; what they add up to is known before anything is copied.
-fn check_total(dir: &Dir, manifest: &Manifest) -> Result<(), AdmitError> {
-    let size = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
-    if size > PLUGIN_BYTES_MAX {
-        let (path, max) = (dir.path.clone(), PLUGIN_BYTES_MAX);
-        return Err(AdmitError::FileTooLarge { path, size, max });
-    }
-    Ok(())
 }
 
 #[derive(Default)]

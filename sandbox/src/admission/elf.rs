@@ -15,6 +15,7 @@ use object::read::elf::{
 use object::read::{ReadRef as _, StringTable};
 use themis_messages::admit::AdmitError;
 use themis_messages::limits::IMAGE_SPAN_BYTES_MAX;
+use themis_messages::manifest::Manifest;
 use themis_plugin::abi;
 
 use super::descriptor::Descriptor;
@@ -50,6 +51,20 @@ const MACHINE: (&str, elf::Machine) = if cfg!(target_arch = "x86_64") {
 } else {
     ("aarch64", elf::EM_AARCH64)
 };
+
+/// Everything that is looked at before a signed library may be mapped; answers what it says of itself.
+pub(super) fn preflight(
+    path: &Path,
+    bytes: &[u8],
+    manifest: &Manifest,
+) -> Result<Descriptor, AdmitError> {
+    let elf = Image::parse(path, bytes)?;
+    elf.refuse_hazards()?;
+    elf.build_id()?;
+    let descriptor = elf.descriptor()?;
+    descriptor.check_against(path, manifest)?;
+    Ok(descriptor)
+}
 
 /// A well-formed shared library for this machine.
 #[derive(Debug)]

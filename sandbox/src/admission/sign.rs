@@ -14,7 +14,7 @@ use themis_messages::manifest::{
 };
 use themis_messages::strict_json::{self, StrictJsonError};
 
-use super::elf::Image;
+use super::elf::preflight;
 use super::keys::{PublicKey, SigningKey};
 use super::policy::{NameSet, Policy, TrustedKey};
 use super::root::{Dir, PluginFile, from_io, missing_as};
@@ -263,10 +263,7 @@ pub fn verify_dir(
         let copy = sealer.seal(file, FILE_BYTES_MAX, Purpose::Data)?;
         // Bytes that are not the signed ones are reported as that, not by what is wrong inside.
         if copy.digest() == listed.sha256 {
-            let elf = Image::parse(&path, copy.bytes())?;
-            elf.refuse_hazards()?;
-            elf.build_id()?;
-            elf.descriptor()?.check_against(&path, &summary.manifest)?;
+            preflight(&path, copy.bytes(), &summary.manifest)?;
         }
         Ok(copy.digest())
     })?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId};
-use themis_messages::limits::{FILES_MAX, MANIFEST_BYTES_MAX, SIGNATURE_BYTES};
+use themis_messages::limits::{FILES_MAX, MANIFEST_BYTES_MAX, PLUGIN_BYTES_MAX, SIGNATURE_BYTES};
 use themis_messages::manifest::{ListedFile, MANIFEST_FILE, Manifest, SIGNATURE_FILE};
 
 use super::descriptor::unsupported;
@@ -162,6 +162,12 @@ pub(super) fn check_files(
     policy: &Policy,
     mut take: impl FnMut(&ListedFile, PluginFile) -> Result<Digest, AdmitError>,
 ) -> Result<(), AdmitError> {
+    // What they add up to is known before anything is read.
+    let size = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
+    if size > PLUGIN_BYTES_MAX {
+        let (path, max) = (dir.path.clone(), PLUGIN_BYTES_MAX);
+        return Err(AdmitError::FileTooLarge { path, size, max });
+    }
     for listed in &manifest.files {
         let file = dir
             .open_path(&listed.path)
