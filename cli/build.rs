@@ -3,7 +3,8 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
+    // Asked when it runs: a build script may run in another checkout than the one it was compiled in.
+    let sdk = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../sdk");
     let source = sdk.join("examples/text");
     let library = Path::new(&std::env::var("OUT_DIR")?).join("libtext.so");
     println!("cargo::rerun-if-changed={}", source.display());

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorProcessingErr};
 use themis_messages::audit::AuditEntry;
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::{AUDIT_BATCH_MAX, AUDIT_QUEUE};
@@ -23,6 +23,8 @@ use themis_persistence::audit_log::AuditLog;
 use themis_persistence::audit_log::error::AuditError;
 use themis_persistence::moment::Moment;
 use themis_persistence::store::{Durability, Store};
+
+use crate::role::Role;
 
 /// How long a record that nobody waits for may stay in memory.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
@@ -49,45 +51,35 @@ pub enum AuditMsg {
     },
 }
 
-/// Hands entries to its writer thread.
-#[derive(Debug)]
-pub struct Audit;
-
 /// The right to extend the chain. A writer thread holds it while it lives: the thread of a new incarnation waits
 /// until that of the old one has written what it was given, or both would continue from the same record.
 #[derive(Debug, Clone, Default)]
 pub struct Tail(Arc<Mutex<()>>);
 
-/// The way to the writer thread.
+/// Hands entries to its writer thread.
 #[derive(Debug)]
-pub struct State {
+pub struct Audit {
     store: Arc<Store>,
     tail: Tail,
     writer: Option<SyncSender<AuditMsg>>,
 }
 
-impl Actor for Audit {
-    type Msg = Admitted<AuditMsg>;
-    type State = State;
-    type Arguments = (Arc<Store>, Tail);
+impl Role for Audit {
+    type Msg = AuditMsg;
+    type Seed = (Arc<Store>, Tail);
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        (store, tail): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        Ok(State { store, tail, writer: None })
+    fn start((store, tail): Self::Seed) -> Self {
+        Self { store, tail, writer: None }
     }
 
     async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        admitted: Self::Msg,
-        state: &mut State,
+        &mut self,
+        _me: &ActorCell,
+        admitted: Admitted<AuditMsg>,
     ) -> Result<(), ActorProcessingErr> {
-        let writer = match &state.writer {
+        let writer = match &self.writer {
             Some(writer) => writer,
-            None => state.writer.insert(start_writer(Arc::clone(&state.store), &state.tail)?),
+            None => self.writer.insert(start_writer(Arc::clone(&self.store), &self.tail)?),
         };
         match writer.try_send(admitted.message) {
             Ok(()) => Ok(()),

@@ -13,15 +13,16 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorProcessingErr};
 use themis_messages::ids::PluginName;
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::{ASK_DEADLINE, CATALOG_NAMES_MAX, PLUGIN_QUEUE};
-use themis_messages::mailbox::{Admitted, Mailbox, Reply};
+use themis_messages::mailbox::{Admitted, Mailbox, Reply, Watched as _};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::environment::Environment;
 use crate::plugin::PluginActor;
+use crate::role::Role;
 use crate::slot::Slot;
 use crate::supervision::{ChildSpec, SupervisorMsg};
 
@@ -98,29 +99,23 @@ pub enum CatalogMsg {
 
 /// Knows the names.
 #[derive(Debug)]
-pub struct Catalog;
+pub struct Catalog(Arc<Environment>);
 
-impl Actor for Catalog {
-    type Msg = Admitted<CatalogMsg>;
-    type State = Arc<Environment>;
-    type Arguments = Arc<Environment>;
+impl Role for Catalog {
+    type Msg = CatalogMsg;
+    type Seed = Arc<Environment>;
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        environment: Arc<Environment>,
-    ) -> Result<Arc<Environment>, ActorProcessingErr> {
-        Ok(environment)
+    fn start(environment: Arc<Environment>) -> Self {
+        Self(environment)
     }
 
     async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        admitted: Self::Msg,
-        environment: &mut Arc<Environment>,
+        &mut self,
+        _me: &ActorCell,
+        admitted: Admitted<CatalogMsg>,
     ) -> Result<(), ActorProcessingErr> {
         let CatalogMsg::Ensure { name, reply } = admitted.message;
-        reply.send(ensure(environment, &name).await);
+        reply.send(ensure(&self.0, &name).await);
         Ok(())
     }
 }
@@ -153,11 +148,17 @@ async fn start_actor(
     environment: &Arc<Environment>,
     slot: &'static Slot,
 ) -> Result<(), KernelFault> {
-    let given = Arc::clone(environment);
-    let name = slot.name().as_str();
-    let child = ChildSpec::role(name, Arc::clone(slot.mailbox()), move || {
-        (PluginActor, (slot, Arc::clone(&given)))
-    });
+    let child = child(environment, slot);
     let plugins = &environment.roles.plugins;
     plugins.ask(ASK_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await?
+}
+
+fn child(environment: &Arc<Environment>, slot: &'static Slot) -> ChildSpec {
+    let seed = (slot, Arc::clone(environment));
+    ChildSpec::role::<PluginActor>(slot.name().as_str(), slot.mailbox(), seed)
+}
+
+/// The actors of all plugins that are known: what their supervisor starts when it comes back.
+pub(crate) fn plugin_actors(environment: &Arc<Environment>) -> Vec<ChildSpec> {
+    environment.directory.slots().into_iter().map(|slot| child(environment, slot)).collect()
 }

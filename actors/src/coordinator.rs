@@ -1,9 +1,10 @@
 //! Accepts lifecycle requests and hands each to who carries it out.
 //!
 //! ```text
-//! Replace  ──▶ a Reload actor of its own, linked here
-//! Rollback ──▶ the plugin's actor
-//! Unload   ──▶ the plugin's actor, unless others need the plugin
+//! Replace, Restart ──▶ a Reload actor of its own, linked here
+//! RollbackSet      ──▶ a task of its own
+//! Rollback         ──▶ the plugin's actor
+//! Unload           ──▶ the plugin's actor, unless others need the plugin
 //! ```
 //!
 //! A request keeps its place in the queue until it is answered, so the queue's bound is also the bound of
@@ -13,21 +14,33 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorProcessingErr};
 use themis_messages::ids::PluginName;
-use themis_messages::lifecycle::{KernelFault, ReloadReceipt, RollbackError, UnloadError};
+use themis_messages::lifecycle::{
+    KernelFault, Operation, ReloadReceipt, RollbackError, UnloadError,
+};
 use themis_messages::mailbox::{Admitted, Reply};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::environment::Environment;
-use crate::plugin::PluginMsg;
+use crate::generation::Generation;
+use crate::plugin::{PluginMsg, RollbackRequest};
+use crate::reload::member::Target;
 use crate::reload::{Reload, Request, Run, dependencies};
+use crate::role::{Ended, Role};
+use crate::rollback_set;
 use crate::slot::Slot;
 
 /// What the coordinator is asked.
 #[derive(Debug)]
 pub enum CoordinatorMsg {
-    /// Load a first version, or replace one.
+    /// Load a first version, or replace one, or several together.
     Replace(Box<Request>),
+    /// A plugin that is not well is to be started again.
+    Restart {
+        /// What is not well.
+        generation: Arc<Generation>,
+    },
     /// Back to the warm previous version.
     Rollback {
         /// The plugin.
@@ -38,6 +51,17 @@ pub enum CoordinatorMsg {
         requested: Instant,
         /// What serves now.
         reply: Reply<Result<ReloadReceipt, RollbackError>>,
+    },
+    /// Several plugins back to their warm previous versions, or none of them.
+    RollbackSet {
+        /// The plugins.
+        plugins: Vec<PluginName>,
+        /// Who asked.
+        actor: String,
+        /// When.
+        requested: Instant,
+        /// What serves now.
+        reply: Reply<Result<Vec<ReloadReceipt>, RollbackError>>,
     },
     /// Stop serving, drain, shut down.
     Unload {
@@ -52,78 +76,88 @@ pub enum CoordinatorMsg {
 
 /// Accepts lifecycle requests.
 #[derive(Debug)]
-pub struct Coordinator;
+pub struct Coordinator(Arc<Environment>);
 
-impl Actor for Coordinator {
-    type Msg = Admitted<CoordinatorMsg>;
-    type State = Arc<Environment>;
-    type Arguments = Arc<Environment>;
+impl Role for Coordinator {
+    type Msg = CoordinatorMsg;
+    type Seed = Arc<Environment>;
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        environment: Arc<Environment>,
-    ) -> Result<Arc<Environment>, ActorProcessingErr> {
-        Ok(environment)
+    fn start(environment: Arc<Environment>) -> Self {
+        Self(environment)
     }
 
     async fn handle(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        admitted: Self::Msg,
-        environment: &mut Arc<Environment>,
+        &mut self,
+        me: &ActorCell,
+        admitted: Admitted<CoordinatorMsg>,
     ) -> Result<(), ActorProcessingErr> {
         let Admitted { message, permit } = admitted;
         match message {
-            CoordinatorMsg::Replace(request) => {
-                let given = Arc::clone(environment);
-                let started = Actor::spawn_linked(None, Reload, given, myself.get_cell()).await;
-                match started {
-                    Ok((reload, _ended)) => {
-                        reload.cast(Run { request: *request, _permit: permit })?
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "a reload could not be started");
-                        let stopped = KernelFault::Stopped { role: "reload" };
-                        request.reply.send(Err(stopped.into()));
-                    }
-                }
+            CoordinatorMsg::Replace(request) => self.begin(me, *request, permit).await,
+            CoordinatorMsg::Restart { generation } => {
+                let (reply, _nobody) = Reply::channel();
+                let request = Request {
+                    operation: Operation::Restart,
+                    targets: vec![Target::Again(generation)],
+                    actor: "kernel".to_owned(),
+                    requested: Instant::now(),
+                    reply,
+                };
+                self.begin(me, request, permit).await
             }
             CoordinatorMsg::Rollback { plugin, actor, requested, reply } => {
-                rollback(environment, plugin, actor, requested, reply);
+                let Some(slot) = self.0.directory.find(plugin.as_str()) else {
+                    reply.send(Err(RollbackError::NotLoaded { plugin }));
+                    return Ok(());
+                };
+                let request = RollbackRequest { actor, requested, claim: None, reply };
+                forward(slot, PluginMsg::Rollback(request));
+                Ok(())
+            }
+            CoordinatorMsg::RollbackSet { plugins, actor, requested, reply } => {
+                let environment = Arc::clone(&self.0);
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    reply.send(rollback_set::run(&environment, plugins, actor, requested).await);
+                });
+                Ok(())
             }
             CoordinatorMsg::Unload { plugin, actor, reply } => {
-                unload(environment, plugin, actor, reply);
+                unload(&self.0, plugin, actor, reply);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Operations are temporary: their end, good or bad, is their own.
-    async fn handle_supervisor_evt(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        event: SupervisionEvent,
-        _environment: &mut Arc<Environment>,
+    async fn child_ended(
+        &mut self,
+        _me: &ActorCell,
+        ended: Ended,
     ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorFailed(_who, error) = event {
-            tracing::error!(%error, "a reload died; what served before still serves");
-        }
+        tracing::debug!(why = ended.why, "an operation is over");
         Ok(())
     }
 }
 
-fn rollback(
-    environment: &Environment,
-    plugin: PluginName,
-    actor: String,
-    requested: Instant,
-    reply: Reply<Result<ReloadReceipt, RollbackError>>,
-) {
-    let Some(slot) = environment.directory.find(plugin.as_str()) else {
-        return reply.send(Err(RollbackError::NotLoaded { plugin }));
-    };
-    forward(slot, PluginMsg::Rollback { actor, requested, reply });
+impl Coordinator {
+    async fn begin(
+        &self,
+        me: &ActorCell,
+        request: Request,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), ActorProcessingErr> {
+        let started = Actor::spawn_linked(None, Reload, Arc::clone(&self.0), me.clone()).await;
+        match started {
+            Ok((reload, _ended)) => reload.cast(Run { request, _permit: permit })?,
+            Err(error) => {
+                tracing::error!(%error, "a reload could not be started");
+                let stopped = KernelFault::Stopped { role: "reload" };
+                request.reply.send(Err(stopped.into()));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn unload(

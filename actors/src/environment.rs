@@ -6,22 +6,28 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{GenerationId, PluginName};
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::{
-    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE,
+    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, WATCHDOG_QUEUE,
 };
-use themis_messages::mailbox::Mailbox;
+use themis_messages::mailbox::{Mailbox, Watched};
+use themis_messages::probation;
 use themis_sandbox::admission::{PluginRoot, Policy};
 
 use crate::audit::AuditMsg;
 use crate::catalog::CatalogMsg;
 use crate::coordinator::CoordinatorMsg;
+use crate::drill::Drill;
+use crate::events::Events;
+use crate::plugin::failures;
+use crate::reload::budget::BudgetRules;
 use crate::store::StoreMsg;
 use crate::supervision::SupervisorMsg;
+use crate::watchdog::WatchdogMsg;
 
 /// The operator's choices.
 #[derive(Debug)]
@@ -40,6 +46,16 @@ pub struct Settings {
     pub serial_wait: Duration,
     /// After this a replaced generation that is still leased is reported.
     pub drain_limit: Duration,
+    /// For how long new leases may be held while state moves.
+    pub hold_limit: Duration,
+    /// How new versions are watched.
+    pub probation: probation::Rules,
+    /// How often a plugin may fail.
+    pub failures: failures::Rules,
+    /// How often each plugin is asked whether it is well. Zero asks never.
+    pub health_period: Duration,
+    /// What may be kept of replaced versions.
+    pub budget: BudgetRules,
 }
 
 /// The queues of all roles, by role and not by incarnation.
@@ -49,12 +65,35 @@ pub struct Roles {
     pub store: Arc<Mailbox<StoreMsg>>,
     /// The tail of the log.
     pub audit: Arc<Mailbox<AuditMsg>>,
+    /// Restarts store and audit.
+    pub services: Arc<Mailbox<SupervisorMsg>>,
     /// Starts the actors of plugins.
     pub plugins: Arc<Mailbox<SupervisorMsg>>,
+    /// Restarts catalog, coordinator and watchdog.
+    pub control: Arc<Mailbox<SupervisorMsg>>,
     /// Which names exist.
     pub catalog: Arc<Mailbox<CatalogMsg>>,
     /// Accepts lifecycle requests.
     pub coordinator: Arc<Mailbox<CoordinatorMsg>>,
+    /// Asks plugins and actors for signs of life.
+    pub watchdog: Arc<Mailbox<WatchdogMsg>>,
+}
+
+impl Roles {
+    /// Every role but those of single plugins.
+    #[must_use]
+    pub fn all(&self) -> [Arc<dyn Watched>; 8] {
+        [
+            Arc::clone(&self.services) as Arc<dyn Watched>,
+            Arc::clone(&self.plugins) as Arc<dyn Watched>,
+            Arc::clone(&self.control) as Arc<dyn Watched>,
+            Arc::clone(&self.store) as Arc<dyn Watched>,
+            Arc::clone(&self.audit) as Arc<dyn Watched>,
+            Arc::clone(&self.catalog) as Arc<dyn Watched>,
+            Arc::clone(&self.coordinator) as Arc<dyn Watched>,
+            Arc::clone(&self.watchdog) as Arc<dyn Watched>,
+        ]
+    }
 }
 
 impl Default for Roles {
@@ -62,12 +101,18 @@ impl Default for Roles {
         Self {
             store: Mailbox::new("store", CATALOG_QUEUE),
             audit: Mailbox::new("audit", AUDIT_QUEUE),
+            services: Mailbox::new("services", SUPERVISOR_QUEUE),
             plugins: Mailbox::new("plugins", PLUGIN_QUEUE),
+            control: Mailbox::new("control", SUPERVISOR_QUEUE),
             catalog: Mailbox::new("catalog", CATALOG_QUEUE),
             coordinator: Mailbox::new("coordinator", COORDINATOR_QUEUE),
+            watchdog: Mailbox::new("watchdog", WATCHDOG_QUEUE),
         }
     }
 }
+
+/// Requests waiting for a supervisor whose children are fixed.
+const SUPERVISOR_QUEUE: usize = 64;
 
 /// Given to every actor.
 #[derive(Debug)]
@@ -78,6 +123,12 @@ pub struct Environment {
     pub roles: Roles,
     /// Names that exist, as readers see them.
     pub directory: crate::catalog::Directory,
+    /// Where events are told.
+    pub events: Events,
+    /// When the kernel started, for what is counted in windows of time.
+    pub since: Instant,
+    /// Faults on purpose; none outside tests.
+    pub drill: Drill,
     next_generation: AtomicU64,
 }
 
@@ -89,6 +140,9 @@ impl Environment {
             settings,
             roles: Roles::default(),
             directory: crate::catalog::Directory::default(),
+            events: Events::default(),
+            since: Instant::now(),
+            drill: Drill::default(),
             next_generation: AtomicU64::new(1),
         })
     }
@@ -118,12 +172,8 @@ impl Environment {
         self.roles.audit.ask(AUDIT_DEADLINE, |reply| AuditMsg::Settle { reply }).await
     }
 
-    /// Appends to the audit log without waiting for the disk.
+    /// Appends to the audit log without waiting for the disk. Between two incarnations of the log the entry waits.
     pub fn note(&self, entry: AuditEntry) {
-        let event = entry.event;
-        if let Err(fault) = self.roles.audit.tell(AuditMsg::Append { entry, durable: None }) {
-            tracing::error!(?event, %fault, "an event could not be given to the audit log");
-            metrics::counter!("themis_audit_lost_total").increment(1);
-        }
+        self.roles.audit.tell(AuditMsg::Append { entry, durable: None });
     }
 }

@@ -4,10 +4,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use themis_messages::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
-use themis_messages::instance::Instance;
+use themis_messages::instance::{HookError, Instance};
 use themis_messages::manifest::Manifest;
 
 use crate::telemetry::Counted;
+
+/// Runs the init hook of a mapped image once more; it blocks for as long as that does.
+#[derive(Clone)]
+pub(crate) struct Again(Arc<dyn Fn() -> Result<Arc<dyn Instance>, HookError> + Send + Sync>);
+
+impl Again {
+    pub(crate) fn new(
+        init: impl Fn() -> Result<Arc<dyn Instance>, HookError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(init))
+    }
+
+    pub(crate) fn init(&self) -> Result<Arc<dyn Instance>, HookError> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Again")
+    }
+}
 
 /// An immutable, initialised version of a plugin. Kept warm while a rollback may need it.
 #[derive(Debug)]
@@ -28,6 +50,8 @@ pub struct Generation {
     pub path: PathBuf,
     /// What runs.
     pub instance: Arc<dyn Instance>,
+    /// Makes another instance of the same image, for a restart.
+    pub(crate) again: Again,
     /// Held for its drop.
     pub(crate) _counted: Counted,
 }

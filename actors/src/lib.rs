@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! Kernel             one_for_one; spent: the kernel reports itself failed, the host goes on
-//! ├─ Services        Store · Audit
-//! ├─ Plugins         one PluginActor per plugin
-//! └─ Control         Catalog · ReloadCoordinator ── Reload × operations under way
+//! ├─ Services        rest_for_one   Store · Audit
+//! ├─ Plugins         one_for_one    one PluginActor per plugin, each with an intensity of its own
+//! └─ Control         one_for_one    Catalog · ReloadCoordinator ── Reload × operations under way · Watchdog
 //! ```
 //!
 //! Control goes by messages, downwards only, each ask with a limit. Data goes by leases: a call never passes
@@ -21,6 +21,10 @@
 //! | [`coordinator`] | accepting lifecycle requests |
 //! | [`audit`] | the tail of the log |
 //! | [`store`] | the open database |
+//! | `handover` | moving state from one version to another |
+//! | [`watchdog`] | asking plugins and actors for signs of life |
+//! | [`events`] | the stream of what happens |
+//! | [`role`] | the shell of every role: one actor type |
 //! | [`supervision`] | who is restarted, and when that ends |
 //! | [`work`] | the only way off an actor's thread |
 //! | [`tree`] | starting and stopping all of it |
@@ -28,14 +32,20 @@
 pub mod audit;
 pub mod catalog;
 pub mod coordinator;
+pub mod drill;
 pub mod environment;
+pub mod events;
 pub mod generation;
+mod handover;
 pub mod lease;
 pub mod plugin;
 pub mod reload;
+pub mod role;
+mod rollback_set;
 pub mod slot;
 pub mod store;
 pub mod supervision;
 pub mod telemetry;
 pub mod tree;
+pub mod watchdog;
 pub mod work;

@@ -1,364 +1,274 @@
 //! One plugin: owner of its generations, and the only writer of its published pointer.
 //!
-//! Which generation may do what is decided by [`machine`]; this shell maps numbers to generations, publishes,
-//! runs shutdown hooks and tells the audit log.
+//! ```text
+//! PluginMsg ──▶ this shell ──Event──▶ machine ──Effect──▶ publish, shut down, forget
+//!                   │                    (which generation may do what)
+//!                   └── ledger, published after every message
+//! ```
 //!
-//! When it dies, what serves goes on serving: the pointer is in the slot, and the next incarnation finds it
-//! there. The warm previous generation is lost as a rollback target, and stints that were draining are no
-//! longer watched: their instances stay mapped and are never shut down.
+//! When it dies, what serves goes on serving: the pointer is in the slot. The next incarnation goes on from the
+//! ledger that was published last, and from the pointer where the two differ. Lost are only the replies of
+//! unloads under way; their askers are told that the actor stopped.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorProcessingErr};
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
+use themis_messages::event::LifecycleEvent;
 use themis_messages::ids::{Digest, GenerationId, PluginVersion};
 use themis_messages::instance::HookError;
 use themis_messages::lifecycle::{
-    KernelFault, Operation, ReloadReceipt, RollbackError, UnloadError,
+    KernelFault, Operation, ReloadReceipt, StateOutcome, UnloadError,
 };
 use themis_messages::mailbox::{Admitted, Reply};
 
 use crate::environment::Environment;
 use crate::generation::Generation;
 use crate::lease::Serving;
-use crate::slot::{Slot, Standing};
+use crate::role::Role;
+use crate::slot::Slot;
 use crate::telemetry;
 use crate::work::{self, WorkError};
 
+pub mod failures;
+pub mod ledger;
 pub mod machine;
+pub mod messages;
 
-use machine::{Effect, Event, Machine, Refusal};
+mod illness;
+mod rollback;
+mod trial;
 
-/// The right to change a plugin. It is given back when dropped, also by an operation that dies.
-#[derive(Debug)]
-pub struct Claim {
-    operation: &'static str,
-}
+pub use ledger::{Claim, Ledger, Set};
+pub use messages::{
+    ClaimRefusal, Claimed, Installation, Installed, PluginFact, PluginMsg, RollbackRequest,
+};
 
-/// A claim, and what serves while it lasts.
-#[derive(Debug)]
-pub struct Claimed {
-    /// The claim.
-    pub claim: Arc<Claim>,
-    /// What serves.
-    pub current: Option<Arc<Generation>>,
-}
-
-/// Why a plugin cannot be claimed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimRefusal {
-    /// Another operation has it.
-    Busy {
-        /// That operation.
-        operation: &'static str,
-    },
-    /// This image misbehaved before.
-    Quarantined {
-        /// What it did.
-        reason: String,
-    },
-}
-
-/// A candidate that serves now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    /// What served before.
-    pub from: Option<PluginVersion>,
-    /// How long the pointer store took.
-    pub swap: Duration,
-}
-
-/// What one plugin's actor is told.
-#[derive(Debug)]
-pub enum PluginMsg {
-    /// Asks for the right to change the plugin.
-    Claim {
-        /// "load" or "reload".
-        operation: &'static str,
-        /// The image that is to be loaded.
-        digest: Digest,
-        /// The right.
-        reply: Reply<Result<Claimed, ClaimRefusal>>,
-    },
-    /// Makes a proven candidate serve.
-    Install {
-        /// The candidate.
-        candidate: Arc<Generation>,
-        /// What it replaced.
-        reply: Reply<Installed>,
-    },
-    /// The last install is on record.
-    Confirm,
-    /// The last install could not be recorded: back to what was.
-    Revert {
-        /// Answered when that is done.
-        reply: Reply<()>,
-    },
-    /// Back to the warm previous generation.
-    Rollback {
-        /// Who asked.
-        actor: String,
-        /// When.
-        requested: Instant,
-        /// What serves now.
-        reply: Reply<Result<ReloadReceipt, RollbackError>>,
-    },
-    /// Stops serving, drains, shuts down.
-    Unload {
-        /// Who asked.
-        actor: String,
-        /// Answered when nothing is inside any more.
-        reply: Reply<Result<(), UnloadError>>,
-    },
-    /// A hook of this image never returned.
-    HookStuck {
-        /// The image.
-        digest: Digest,
-        /// What it did.
-        reason: String,
-    },
-    /// A call of this generation did not end while another waited for its turn.
-    CallStuck {
-        /// The generation.
-        generation: GenerationId,
-        /// How long the other waited.
-        limit: Duration,
-    },
-    /// The last caller left a closed stint.
-    Drained {
-        /// Whose stint.
-        generation: GenerationId,
-    },
-    /// A closed stint is still leased after the drain limit.
-    DrainOverdue {
-        /// Whose stint.
-        generation: GenerationId,
-    },
-    /// A shutdown hook is over.
-    ShutdownEnded {
-        /// Whose.
-        generation: GenerationId,
-        /// How.
-        outcome: Result<(), HookError>,
-    },
-}
+use ledger::Trial;
+use machine::{Effect, Event, Refusal};
 
 /// Owner of one plugin's generations.
 #[derive(Debug)]
-pub struct PluginActor;
-
-/// The one place where a plugin's generations are known.
-#[derive(Debug)]
-pub struct State {
+pub struct PluginActor {
     slot: &'static Slot,
     environment: Arc<Environment>,
-    machine: Machine,
-    generations: HashMap<GenerationId, Arc<Generation>>,
-    claim: Weak<Claim>,
-    /// Images that misbehaved.
-    quarantined: BTreeMap<Digest, String>,
-    /// Why nothing serves, when that is so.
-    out_of_service: Option<String>,
+    ledger: Ledger,
     unloading: Vec<Reply<Result<(), UnloadError>>>,
 }
 
-impl Actor for PluginActor {
-    type Msg = Admitted<PluginMsg>;
-    type State = State;
-    type Arguments = (&'static Slot, Arc<Environment>);
+impl Role for PluginActor {
+    type Msg = PluginMsg;
+    type Seed = (&'static Slot, Arc<Environment>);
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        (slot, environment): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        let found = slot.current().map(|serving| Arc::clone(&serving.generation));
-        Ok(State {
-            slot,
-            environment,
-            machine: Machine::found(found.as_ref().map(|generation| generation.id)),
-            generations: found.into_iter().map(|generation| (generation.id, generation)).collect(),
-            claim: Weak::new(),
-            quarantined: BTreeMap::new(),
-            out_of_service: None,
-            unloading: Vec::new(),
-        })
+    fn start((slot, environment): Self::Seed) -> Self {
+        let mut ledger = Ledger::clone(&slot.ledger());
+        let published = slot.current().map(|serving| Arc::clone(&serving.generation));
+        ledger.machine.reconcile(published.as_ref().map(|generation| generation.id));
+        ledger.generations.extend(published.map(|generation| (generation.id, generation)));
+        Self { slot, environment, ledger, unloading: Vec::new() }
     }
 
+    /// Nothing is awaited: no kill can come between a change and its publication.
     async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        admitted: Self::Msg,
-        state: &mut State,
+        &mut self,
+        _me: &ActorCell,
+        admitted: Admitted<PluginMsg>,
     ) -> Result<(), ActorProcessingErr> {
-        state.handle(admitted.message);
-        state.publish_standing();
+        self.answer(admitted.message);
+        self.publish_ledger();
         Ok(())
     }
 }
 
-impl State {
-    fn handle(&mut self, message: PluginMsg) {
+impl PluginActor {
+    fn answer(&mut self, message: PluginMsg) {
         match message {
             PluginMsg::Claim { operation, digest, reply } => {
                 reply.send(self.claim(operation, digest));
             }
-            PluginMsg::Install { candidate, reply } => reply.send(self.install(candidate)),
-            PluginMsg::Confirm => {
-                self.take_note(Event::Confirm);
-            }
-            PluginMsg::Revert { reply } => {
-                self.take_note(Event::Revert);
+            PluginMsg::Install { installation, reply } => reply.send(self.install(installation)),
+            PluginMsg::Confirm { receipt, reply } => reply.send(self.confirm(*receipt)),
+            PluginMsg::Revert { generation, reply } => {
+                self.ledger.trial = None;
+                self.take_note(Event::Revert(generation));
                 reply.send(());
             }
-            PluginMsg::Rollback { actor, requested, reply } => {
-                let outcome = self.rollback(requested);
-                self.note_rollback(&actor, &outcome);
-                reply.send(outcome);
-            }
+            PluginMsg::Rollback(request) => self.rollback(request),
             PluginMsg::Unload { actor, reply } => self.unload(&actor, reply),
-            PluginMsg::HookStuck { digest, reason } => self.quarantine(digest, reason),
-            PluginMsg::CallStuck { generation, limit } => self.call_stuck(generation, limit),
-            PluginMsg::Drained { generation } => {
-                self.take_note(Event::Drained(generation));
+            PluginMsg::Release { digest, actor, reply } => {
+                reply.send(self.release(digest, &actor));
             }
-            PluginMsg::DrainOverdue { generation } => self.drain_overdue(generation),
-            PluginMsg::ShutdownEnded { generation, outcome } => {
+            PluginMsg::Fact(fact) => self.hear(fact),
+        }
+    }
+
+    fn hear(&mut self, fact: PluginFact) {
+        match fact {
+            PluginFact::Mapped { digest, bytes } => {
+                self.ledger.images.insert(digest, bytes);
+            }
+            PluginFact::LoadFailed { digest, version, code, reason, stuck } => {
+                self.load_failed(digest, version, code, reason, stuck);
+            }
+            PluginFact::RollbackReady { request, hold, state } => {
+                self.roll_back(request, hold, state);
+            }
+            PluginFact::Judged { generation, evidence } => self.judged(generation, evidence),
+            PluginFact::Health { generation, outcome } => self.heard_of_health(generation, outcome),
+            PluginFact::RestartDue { generation } => self.restart_due(generation),
+            PluginFact::FirstCall { generation } => self.first_call(generation),
+            PluginFact::CallStuck { generation, limit } => self.call_stuck(generation, limit),
+            PluginFact::Drained { generation } => self.drained(generation),
+            PluginFact::DrainOverdue { generation } => self.drain_overdue(generation),
+            PluginFact::ShutdownEnded { generation, outcome } => {
                 self.shutdown_ended(generation, outcome);
             }
+            PluginFact::ClaimDropped => self.undo_abandoned(),
         }
     }
 
-    fn claim(&mut self, operation: &'static str, digest: Digest) -> Result<Claimed, ClaimRefusal> {
-        self.refuse_if_busy()?;
-        if let Some(reason) = self.quarantined.get(&digest) {
-            return Err(ClaimRefusal::Quarantined { reason: reason.clone() });
+    fn claim(
+        &mut self,
+        operation: Operation,
+        digest: Option<Digest>,
+    ) -> Result<Claimed, ClaimRefusal> {
+        self.undo_abandoned();
+        if let Some(claim) = self.ledger.claim.upgrade() {
+            return Err(ClaimRefusal::Busy { operation: claim.operation });
         }
-        let claim = Arc::new(Claim { operation });
-        self.claim = Arc::downgrade(&claim);
-        Ok(Claimed { claim, current: self.current() })
+        if let Some(quarantine) = digest.and_then(|digest| self.ledger.quarantined.get(&digest)) {
+            return Err(ClaimRefusal::Quarantined { reason: quarantine.reason.clone() });
+        }
+        let (current, previous) =
+            (self.ledger.current().map(Arc::clone), self.ledger.previous().map(Arc::clone));
+        Ok(Claimed { claim: self.new_claim(operation), current, previous })
     }
 
-    fn refuse_if_busy(&self) -> Result<(), ClaimRefusal> {
-        match self.claim.upgrade() {
-            Some(claim) => Err(ClaimRefusal::Busy { operation: claim.operation }),
-            None => Ok(()),
-        }
+    fn new_claim(&mut self, operation: Operation) -> Arc<Claim> {
+        let claim = Arc::new(Claim { operation, slot: self.slot });
+        self.ledger.claim = Arc::downgrade(&claim);
+        claim
     }
 
     fn busy(&self) -> Option<KernelFault> {
-        let operation = self.claim.upgrade()?.operation;
+        let operation = self.ledger.claim.upgrade()?.operation.as_str();
         Some(KernelFault::Busy { plugin: self.slot.name().clone(), operation })
     }
 
-    fn current(&self) -> Option<Arc<Generation>> {
-        self.machine.current().and_then(|id| self.generations.get(&id)).map(Arc::clone)
-    }
-
-    fn install(&mut self, candidate: Arc<Generation>) -> Installed {
-        let from = self.current().map(|generation| generation.version().clone());
+    /// `None`, and nothing has changed, when callers that were to be held are not any more.
+    fn install(&mut self, installation: Installation) -> Option<Installed> {
+        let Installation { candidate, hold, set, probation } = installation;
+        if hold.is_some_and(|hold| !hold.close()) {
+            return None;
+        }
+        let before = self.slot.current();
+        let from = self.ledger.current().map(|generation| generation.version().clone());
+        let watched = probation && from.is_some();
+        let rules = &self.environment.settings.probation;
+        let window = if watched { rules.window } else { Duration::ZERO };
         let id = candidate.id;
-        self.generations.insert(id, candidate);
-        self.out_of_service = None;
+        self.ledger.failures.loaded(candidate.digest);
+        self.ledger.generations.insert(id, candidate);
+        (self.ledger.out_of_service, self.ledger.unwell) = (None, None);
         let swap = self.apply(Event::Install(id)).unwrap_or_default();
-        Installed { from, swap }
+        self.ledger.trial = Some(Trial { generation: id, confirmed: false, window, before, set });
+        Some(Installed { from, swap, probation: (!window.is_zero()).then_some(window) })
     }
 
-    /// Swaps first and tells afterwards: neither the faulty version nor the disk can delay a rollback.
-    fn rollback(&mut self, requested: Instant) -> Result<ReloadReceipt, RollbackError> {
-        let plugin = self.slot.name().clone();
-        if let Some(busy) = self.busy() {
-            return Err(busy.into());
+    fn confirm(&mut self, mut receipt: ReloadReceipt) -> ReloadReceipt {
+        let serving = self.slot.current().filter(|it| it.generation.id == receipt.generation);
+        receipt.first_call = serving.as_ref().and_then(|it| it.first_call().cloned());
+        self.ledger.receipt = Some(receipt.clone());
+        if receipt.operation == Operation::Restart {
+            self.ledger.restarts = self.restarts();
         }
-        if let Some(target) = self.machine.previous().and_then(|id| self.generations.get(&id)) {
-            let policy = &self.environment.settings.policy;
-            still_allowed(policy, target).map_err(RollbackError::Refused)?;
+        self.environment.events.serves(&receipt);
+        match (&mut self.ledger.trial, serving) {
+            (Some(trial), Some(serving)) if trial.generation == receipt.generation => {
+                trial.confirmed = true;
+                self.begin_trial(serving);
+            }
+            // Overtaken: it was swapped back, or a call in it got stuck.
+            (Some(_) | None, Some(_) | None) => {}
         }
-        let from = self.current().map(|generation| generation.version().clone());
-        let swap = self.apply(Event::Rollback).map_err(|refusal| match refusal {
-            Refusal::NoPrevious => RollbackError::NoPrevious { plugin: plugin.clone() },
-            Refusal::NotServing => RollbackError::NotLoaded { plugin: plugin.clone() },
-        })?;
-        self.out_of_service = None;
-        let now = self.current().ok_or(RollbackError::NotLoaded { plugin })?;
-        Ok(receipt(Operation::Rollback, &now, from, swap, requested))
+        receipt
     }
 
-    fn note_rollback(&self, actor: &str, outcome: &Result<ReloadReceipt, RollbackError>) {
-        let result = if outcome.is_ok() { AuditOutcome::Done } else { AuditOutcome::Failed };
-        let mut entry = self.entry(AuditEvent::Rollback, result, actor);
-        match outcome {
-            Ok(receipt) => {
-                telemetry::count_operation("themis_rollbacks_total", "ok");
-                describe(&mut entry, self.current().as_deref());
-                entry.reason = receipt.from.as_ref().map(|from| format!("back from {from}"));
-                tracing::info!(plugin = %receipt.plugin, to = %receipt.to, "rolled back");
-            }
-            Err(error) => {
-                telemetry::count_operation("themis_rollbacks_total", "failed");
-                entry.code = Some(error.code().to_owned());
-                entry.reason = Some(error.to_string());
-            }
+    /// The operation that installed what serves died before it was on record: as if it had failed.
+    fn undo_abandoned(&mut self) {
+        if self.ledger.claim.strong_count() > 0 {
+            return;
         }
+        let Some(trial) = self.ledger.trial.take_if(|trial| !trial.confirmed) else { return };
+        let mut entry = self.entry(AuditEvent::Reload, AuditOutcome::Failed, "kernel");
+        describe(&mut entry, self.ledger.generations.get(&trial.generation).map(Arc::as_ref));
+        entry.code = Some("reload.abandoned".to_owned());
+        entry.reason = Some("the operation died before it was on record: undone".to_owned());
+        tracing::error!(plugin = %self.slot.name(), "a reload died before it was on record: undone");
         self.environment.note(entry);
+        self.take_note(Event::Revert(trial.generation));
     }
 
     fn unload(&mut self, actor: &str, reply: Reply<Result<(), UnloadError>>) {
+        self.undo_abandoned();
         if let Some(busy) = self.busy() {
             return reply.send(Err(busy.into()));
         }
-        let leaving = self.current();
+        let plugin = self.slot.name().clone();
+        let leaving = self.ledger.current().map(Arc::clone);
         if self.apply(Event::Unload).is_err() {
-            let plugin = self.slot.name().clone();
             return reply.send(Err(UnloadError::NotLoaded { plugin }));
         }
-        self.out_of_service = None;
+        self.ledger.trial = None;
+        (self.ledger.out_of_service, self.ledger.unwell) = (None, None);
         metrics::counter!("themis_unloads_total").increment(1);
         let mut entry = self.entry(AuditEvent::Unload, AuditOutcome::Done, actor);
         describe(&mut entry, leaving.as_deref());
         self.environment.note(entry);
+        self.environment.events.emit(LifecycleEvent::Unloaded { plugin });
         self.unloading.push(reply);
         self.answer_unloads();
     }
 
     /// An unload is answered once nothing of the plugin is left.
     fn answer_unloads(&mut self) {
-        if self.machine.retiring() == 0 {
+        if self.ledger.machine.retiring() == 0 {
             for reply in self.unloading.drain(..) {
                 reply.send(Ok(()));
             }
         }
     }
 
-    fn quarantine(&mut self, digest: Digest, reason: String) {
-        tracing::error!(plugin = %self.slot.name(), %digest, reason, "quarantined");
-        metrics::counter!("themis_quarantines_total").increment(1);
-        let mut entry = self.entry(AuditEvent::Quarantine, AuditOutcome::Done, "kernel");
-        entry.digest = Some(digest);
-        entry.reason = Some(reason.clone());
+    fn first_call(&mut self, generation: GenerationId) {
+        let Some(serving) = self.slot.current().filter(|it| it.generation.id == generation) else {
+            return;
+        };
+        let Some(first) = serving.first_call().cloned() else { return };
+        let mut entry = self.entry(AuditEvent::FirstCall, AuditOutcome::Done, "kernel");
+        describe(&mut entry, Some(&serving.generation));
+        let answered = if first.ok { "answered" } else { "ended in an error" };
+        entry.reason =
+            Some(format!("method {} {answered}, {:.1?} after the swap", first.method, first.after));
         self.environment.note(entry);
-        if self.machine.current().is_none() {
-            self.out_of_service = Some(reason.clone());
+        tracing::info!(plugin = %self.slot.name(), version = %first.version, after = ?first.after, "first call");
+        if let Some(receipt) = self.ledger.receipt.as_mut().filter(|it| it.generation == generation)
+        {
+            receipt.first_call = Some(first.clone());
         }
-        self.quarantined.insert(digest, reason);
+        let plugin = self.slot.name().clone();
+        self.environment.events.emit(LifecycleEvent::FirstCall { plugin, first });
     }
 
-    fn call_stuck(&mut self, generation: GenerationId, limit: Duration) {
-        let Some(digest) = self.generations.get(&generation).map(|it| it.digest) else { return };
-        if self.quarantined.contains_key(&digest) {
-            return;
+    fn drained(&mut self, generation: GenerationId) {
+        let is_it = |it: &Arc<Serving>| it.generation.id == generation && it.in_flight() == 0;
+        if let Some(index) = self.ledger.closed.iter().position(is_it) {
+            let stint = self.ledger.closed.swap_remove(index);
+            telemetry::count_stint(&stint);
+            self.ledger.ended_calls += stint.calls();
         }
-        let reason = format!("a call did not end while another waited {limit:?} for its turn");
-        // Said before the pointer is taken away: whoever finds nothing serving is told why.
-        if self.machine.current() == Some(generation) {
-            self.out_of_service = Some(reason.clone());
-            self.publish_standing();
-        }
-        self.take_note(Event::Stuck(generation));
-        self.quarantine(digest, reason);
+        self.take_note(Event::Drained(generation));
     }
 
     fn drain_overdue(&self, generation: GenerationId) {
@@ -368,14 +278,14 @@ impl State {
             "a replaced generation is still leased; it stays until that lease ends"
         );
         let mut entry = self.entry(AuditEvent::Retire, AuditOutcome::Intent, "kernel");
-        describe(&mut entry, self.generations.get(&generation).map(Arc::as_ref));
+        describe(&mut entry, self.ledger.generations.get(&generation).map(Arc::as_ref));
         entry.code = Some("drain.overdue".to_owned());
         entry.reason = Some(format!("still leased after {limit:?}"));
         self.environment.note(entry);
     }
 
     fn shutdown_ended(&mut self, generation: GenerationId, outcome: Result<(), HookError>) {
-        let ended = self.generations.get(&generation).map(Arc::clone);
+        let ended = self.ledger.generations.get(&generation).map(Arc::clone);
         let result = if outcome.is_ok() { AuditOutcome::Done } else { AuditOutcome::Failed };
         let mut entry = self.entry(AuditEvent::Retire, result, "kernel");
         describe(&mut entry, ended.as_deref());
@@ -386,21 +296,24 @@ impl State {
         }
         self.environment.note(entry);
         if let (Err(HookError::Deadline { .. }), Some(ended)) = (&outcome, &ended) {
-            self.quarantine(ended.digest, "its shutdown hook never returned".to_owned());
+            let reason = "its shutdown hook never returned".to_owned();
+            self.quarantine(ended.digest, ended.version().clone(), "shutdown.deadline", reason);
         }
         self.take_note(Event::Ended(generation));
+        let plugin = self.slot.name().clone();
+        self.environment.events.emit(LifecycleEvent::Retired { plugin, generation });
         self.answer_unloads();
     }
 
     /// Steps the machine and carries out what it asks for; answers how long a swap took.
     fn apply(&mut self, event: Event) -> Result<Duration, Refusal> {
         let mut swap = Duration::ZERO;
-        for effect in self.machine.step(event)? {
+        for effect in self.ledger.machine.step(event)? {
             match effect {
                 Effect::Publish(next) => swap = self.publish(next),
                 Effect::Shutdown(generation) => self.shut_down(generation),
                 Effect::Forget(generation) => {
-                    self.generations.remove(&generation);
+                    self.ledger.generations.remove(&generation);
                 }
             }
         }
@@ -415,11 +328,12 @@ impl State {
     }
 
     fn publish(&mut self, next: Option<GenerationId>) -> Duration {
-        let next = next.and_then(|id| self.generations.get(&id)).map(|generation| {
+        let next = next.and_then(|id| self.ledger.generations.get(&id)).map(|generation| {
             Serving::new(Arc::clone(generation), telemetry::call_latency(generation))
         });
         let (replaced, swap) = self.slot.publish(next);
         if let Some(replaced) = replaced {
+            self.ledger.closed.push(Arc::clone(&replaced));
             let limit = self.environment.settings.drain_limit;
             tokio::spawn(watch_drain(replaced, self.slot, limit));
         }
@@ -429,12 +343,12 @@ impl State {
 
     /// Runs the shutdown hook on a thread of its own; the actor goes on.
     fn shut_down(&self, id: GenerationId) {
-        let Some(generation) = self.generations.get(&id).map(Arc::clone) else { return };
+        let Some(generation) = self.ledger.generations.get(&id).map(Arc::clone) else { return };
         let limit = self.environment.settings.hook_deadline;
         let slot = self.slot;
         tokio::spawn(async move {
             let outcome = shutdown_hook(generation, limit).await;
-            tell(slot, PluginMsg::ShutdownEnded { generation: id, outcome });
+            slot.tell(PluginFact::ShutdownEnded { generation: id, outcome });
         });
     }
 
@@ -444,13 +358,8 @@ impl State {
         entry
     }
 
-    fn publish_standing(&self) {
-        let previous = self.machine.previous().and_then(|id| self.generations.get(&id));
-        self.slot.set_standing(Standing {
-            previous: previous.map(|generation| generation.version().clone()),
-            draining: self.machine.draining(),
-            quarantine: self.out_of_service.clone(),
-        });
+    fn publish_ledger(&self) {
+        self.slot.set_ledger(self.ledger.clone());
     }
 }
 
@@ -487,7 +396,7 @@ fn describe(entry: &mut AuditEntry, generation: Option<&Generation>) {
 }
 
 /// Neither key, file nor manifest was revoked, and the name is still allowed; expiry does not matter here.
-fn still_allowed(
+pub(crate) fn still_allowed(
     policy: &themis_sandbox::admission::Policy,
     generation: &Generation,
 ) -> Result<(), AdmitError> {
@@ -504,32 +413,30 @@ fn still_allowed(
 async fn watch_drain(serving: Arc<Serving>, slot: &'static Slot, limit: Duration) {
     let generation = serving.generation.id;
     if tokio::time::timeout(limit, serving.drained()).await.is_err() {
-        tell(slot, PluginMsg::DrainOverdue { generation });
+        slot.tell(PluginFact::DrainOverdue { generation });
         serving.drained().await;
     }
-    telemetry::count_stint(&serving);
-    slot.add_ended_calls(serving.calls());
-    tell(slot, PluginMsg::Drained { generation });
+    slot.tell(PluginFact::Drained { generation });
 }
 
-/// A fact for the plugin's actor: it is never refused for want of room.
-fn tell(slot: &'static Slot, fact: PluginMsg) {
-    if let Err(fault) = slot.mailbox().tell(fact) {
-        tracing::debug!(plugin = %slot.name(), %fault, "a fact found nobody");
-    }
+/// How a version came to serve.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    pub(crate) operation: Operation,
+    pub(crate) requested: Instant,
+    pub(crate) swap: Duration,
+    pub(crate) state: StateOutcome,
 }
 
 /// What proves that `generation` serves.
 pub(crate) fn receipt(
-    operation: Operation,
     generation: &Generation,
     from: Option<PluginVersion>,
-    swap: Duration,
-    requested: Instant,
+    change: Change,
 ) -> ReloadReceipt {
     let evidence = generation.instance.evidence();
     ReloadReceipt {
-        operation,
+        operation: change.operation,
         plugin: generation.name().clone(),
         from,
         to: generation.version().clone(),
@@ -538,8 +445,12 @@ pub(crate) fn receipt(
         digest: generation.digest,
         build_id: evidence.build_id.clone(),
         image_reused: evidence.reused,
-        total: requested.elapsed(),
-        swap,
+        total: change.requested.elapsed(),
+        swap: change.swap,
         audit_seq: None,
+        state: change.state,
+        first_call: None,
+        probation: None,
+        evidence: None,
     }
 }

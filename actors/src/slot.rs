@@ -10,31 +10,21 @@
 //! actor alone. When that actor dies the pointer stays, and callers notice nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use themis_messages::call::{CallError, Method, ServedBy};
-use themis_messages::ids::{PluginName, PluginVersion};
+use themis_messages::ids::PluginName;
 use themis_messages::instance::{CallStatus, ReplyBuffer};
 use themis_messages::lifecycle::{PluginInfo, PluginState};
 use themis_messages::limits::{LATENCY_SAMPLE, MESSAGE_BYTES_MAX};
 use themis_messages::mailbox::Mailbox;
+use tokio::sync::watch;
 
 use crate::generation::Generation;
 use crate::lease::{HeldServing, Serving, Visit};
-use crate::plugin::PluginMsg;
-
-/// What the plugin's actor publishes beside the pointer, for information only.
-#[derive(Debug, Clone, Default)]
-pub struct Standing {
-    /// What a rollback would go back to.
-    pub previous: Option<PluginVersion>,
-    /// Replaced generations that are still leased.
-    pub draining: usize,
-    /// Why nothing serves, when that is so.
-    pub quarantine: Option<String>,
-}
+use crate::plugin::{Ledger, PluginFact, PluginMsg};
 
 /// One plugin as its callers see it.
 #[derive(Debug)]
@@ -43,9 +33,8 @@ pub struct Slot {
     current: ArcSwapOption<Serving>,
     /// Whether there is a current stint: for look-ups, which need no more.
     serving: AtomicBool,
-    standing: ArcSwapOption<Standing>,
-    /// Calls of stints that have ended.
-    ended_calls: AtomicU64,
+    /// What the plugin's actor knew after its last message.
+    ledger: watch::Sender<Arc<Ledger>>,
     /// How long a caller waits for a plugin that takes one call at a time.
     serial_wait: Duration,
     mailbox: Arc<Mailbox<PluginMsg>>,
@@ -63,8 +52,7 @@ impl Slot {
             name,
             current: ArcSwapOption::empty(),
             serving: AtomicBool::new(false),
-            standing: ArcSwapOption::empty(),
-            ended_calls: AtomicU64::new(0),
+            ledger: watch::Sender::new(Arc::default()),
             serial_wait,
             mailbox,
         }))
@@ -106,12 +94,26 @@ impl Slot {
         (replaced, took)
     }
 
-    pub(crate) fn add_ended_calls(&self, calls: u64) {
-        self.ended_calls.fetch_add(calls, Ordering::Relaxed);
+    /// A fact for the plugin's actor: it is never refused for want of room.
+    pub(crate) fn tell(&self, fact: PluginFact) {
+        self.mailbox.tell(PluginMsg::Fact(fact));
     }
 
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        self.standing.store(Some(Arc::new(standing)));
+    /// What the plugin's actor knew after its last message.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger.borrow())
+    }
+
+    /// Changes with the ledger.
+    #[must_use]
+    pub fn watch_ledger(&self) -> watch::Receiver<Arc<Ledger>> {
+        self.ledger.subscribe()
+    }
+
+    /// Only the plugin's actor calls this.
+    pub(crate) fn set_ledger(&self, ledger: Ledger) {
+        self.ledger.send_replace(Arc::new(ledger));
     }
 
     /// Calls the serving version and appends its reply to `reply`.
@@ -127,11 +129,12 @@ impl Slot {
         loop {
             let current = self.current.load();
             let Some(serving) = current.as_ref() else { return Err(self.not_serving()) };
-            // Refused means a newer stint is published: the next look finds it.
             if let Some(visit) = serving.enter() {
                 let count = Visit::count_call(&visit);
                 return self.call_on(serving, count, method, request, reply);
             }
+            // Held for a moment, or a newer stint is published: the next look finds it.
+            serving.wait_at_door();
         }
     }
 
@@ -145,6 +148,7 @@ impl Slot {
             if let Some(held) = HeldServing::enter(&serving) {
                 return Ok(held);
             }
+            serving.wait_at_door();
         }
     }
 
@@ -174,15 +178,27 @@ impl Slot {
         let start = reply.len();
         let outcome = self.try_call(serving, method, request, reply);
         if let Some(started) = started {
-            serving.latency.record(started.elapsed().as_secs_f64());
+            self.time(serving, method, started.elapsed(), outcome.is_ok());
         }
         match outcome {
             Ok(()) => Ok(served_by(&serving.generation)),
             Err(error) => {
                 reply.truncate(start);
-                serving.count_error();
+                serving.count_error(matches!(error, CallError::Fault { .. }));
                 Err(error)
             }
+        }
+    }
+
+    /// The first call of a stint is among those that are timed.
+    fn time(&self, serving: &Serving, method: Method<'_>, elapsed: Duration, ok: bool) {
+        let manifest = &serving.generation.manifest;
+        let id = match method {
+            Method::Id(id) => id,
+            Method::Name(name) => manifest.method_id(name).unwrap_or_default(),
+        };
+        if serving.time(elapsed, id, ok) {
+            self.tell(PluginFact::FirstCall { generation: serving.generation.id });
         }
     }
 
@@ -205,7 +221,7 @@ impl Slot {
             return Err(CallError::RequestTooLarge { plugin: self.name.clone(), size, max });
         }
         let Ok(_turn) = serving.take_turn(self.serial_wait) else {
-            return Err(self.report_stuck(generation));
+            return Err(self.report_stuck(serving));
         };
         let start = reply.len();
         let mut buffer = ReplyBuffer::new(reply);
@@ -221,12 +237,11 @@ impl Slot {
         }
     }
 
-    /// Tells the actor, once per caller that gave up; it takes the generation out of service.
-    fn report_stuck(&self, generation: &Generation) -> CallError {
+    /// Tells the actor once; it takes the generation out of service.
+    fn report_stuck(&self, serving: &Serving) -> CallError {
         let limit = self.serial_wait;
-        let told = self.mailbox.tell(PluginMsg::CallStuck { generation: generation.id, limit });
-        if let Err(fault) = told {
-            tracing::error!(plugin = %self.name, %fault, "a stuck call could not be reported");
+        if serving.report_stuck() {
+            self.tell(PluginFact::CallStuck { generation: serving.generation.id, limit });
         }
         CallError::SerialWait { plugin: self.name.clone(), limit }
     }
@@ -263,8 +278,8 @@ impl Slot {
     #[cold]
     fn not_serving(&self) -> CallError {
         let plugin = self.name.clone();
-        match self.standing.load().as_ref().and_then(|standing| standing.quarantine.clone()) {
-            Some(reason) => CallError::Quarantined { plugin, reason },
+        match self.ledger.borrow().out_of_service() {
+            Some(reason) => CallError::Quarantined { plugin, reason: reason.to_owned() },
             None => CallError::NotLoaded { plugin },
         }
     }
@@ -273,9 +288,9 @@ impl Slot {
     #[must_use]
     pub fn info(&self) -> PluginInfo {
         let serving = self.current.load_full();
-        let standing = self.standing.load_full().map(|it| (*it).clone()).unwrap_or_default();
+        let ledger = self.ledger();
         let generation = serving.as_ref().map(|serving| &serving.generation);
-        let state = match (&serving, &standing.quarantine) {
+        let state = match (&serving, ledger.out_of_service()) {
             (Some(_), _) => PluginState::Active,
             (None, Some(_)) => PluginState::Quarantined,
             (None, None) => PluginState::Unloaded,
@@ -285,19 +300,24 @@ impl Slot {
         PluginInfo {
             name: self.name.clone(),
             version: generation.map(|it| it.version().clone()),
-            previous: standing.previous,
+            previous: ledger.previous().map(|it| it.version().clone()),
             tier: generation.map(|it| it.tier),
             state,
-            quarantine: standing.quarantine,
+            quarantine: ledger.out_of_service().map(str::to_owned),
             generation: generation.map(|it| it.id),
             digest: generation.map(|it| it.digest),
             build_id: generation.and_then(|it| it.instance.evidence().build_id.clone()),
             key_id: generation.map(|it| it.key_id),
             methods: methods.unwrap_or_default(),
             in_flight: serving.as_ref().map_or(0, |it| it.in_flight()),
-            calls: self.ended_calls.load(Ordering::Relaxed)
-                + serving.as_ref().map_or(0, |it| it.calls()),
-            draining: standing.draining,
+            calls: ledger.earlier_calls() + serving.as_ref().map_or(0, |it| it.calls()),
+            draining: ledger.draining(),
+            probation: ledger.probation(),
+            restarts: ledger.restarts(),
+            unwell: ledger.unwell(),
+            quarantined: ledger.quarantined(),
+            budget: ledger.budget(serving.as_deref()),
+            receipt: ledger.receipt().cloned(),
         }
     }
 }

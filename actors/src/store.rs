@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorProcessingErr};
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::AUDIT_DEADLINE;
 use themis_messages::mailbox::{Admitted, Reply};
@@ -14,6 +14,7 @@ use themis_persistence::audit_log::record::AuditRecord;
 use themis_persistence::audit_log::verify::{VerifyReport, verify};
 use themis_persistence::store::Store;
 
+use crate::role::Role;
 use crate::work;
 
 /// What the store is asked.
@@ -69,30 +70,23 @@ impl From<KernelFault> for StoreFault {
 
 /// Reads for others.
 #[derive(Debug)]
-pub struct StoreActor;
+pub struct StoreActor(Arc<Store>);
 
-impl Actor for StoreActor {
-    type Msg = Admitted<StoreMsg>;
-    type State = Arc<Store>;
-    type Arguments = Arc<Store>;
+impl Role for StoreActor {
+    type Msg = StoreMsg;
+    type Seed = Arc<Store>;
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        store: Arc<Store>,
-    ) -> Result<Arc<Store>, ActorProcessingErr> {
-        Ok(store)
+    fn start(store: Arc<Store>) -> Self {
+        Self(store)
     }
 
     async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        admitted: Self::Msg,
-        store: &mut Arc<Store>,
+        &mut self,
+        _me: &ActorCell,
+        admitted: Admitted<StoreMsg>,
     ) -> Result<(), ActorProcessingErr> {
-        let store = Arc::clone(store);
         // The permit goes along: the queue's bound also bounds the reads under way.
-        tokio::spawn(answer(admitted, store));
+        tokio::spawn(answer(admitted, Arc::clone(&self.0)));
         Ok(())
     }
 }

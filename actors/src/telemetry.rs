@@ -5,17 +5,21 @@
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use strum::IntoEnumIterator as _;
 use themis_messages::ids::{PluginName, PluginVersion};
+use themis_messages::lifecycle::Retention;
+use themis_messages::mailbox::Watched as _;
 
-use crate::catalog::Directory;
+use crate::environment::Environment;
 use crate::generation::Generation;
 use crate::lease::Serving;
+use crate::slot::Slot;
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
     describe_counter!("themis_loads_total", "Loads by outcome: ok, refused or failed");
     describe_counter!("themis_reloads_total", "Reloads by outcome: ok, refused or failed");
-    describe_counter!("themis_rollbacks_total", "Rollbacks by outcome: ok or failed");
+    describe_counter!("themis_rollbacks_total", "Rollbacks by outcome: ok, failed or automatic");
     describe_counter!("themis_unloads_total", "Plugins unloaded");
     describe_counter!(
         "themis_refusals_total",
@@ -37,6 +41,34 @@ pub fn describe() {
     describe_gauge!("themis_generations", "Generations that serve, are warm or are draining");
     describe_gauge!("themis_images_mapped", "Distinct images mapped in this process, for good");
     describe_gauge!("themis_in_flight_calls", "Calls under way, by plugin");
+    describe_gauge!(
+        "themis_retained_generations",
+        "Generations that are kept, by plugin and reason: serving, previous, parked, leased, ending, stuck"
+    );
+    describe_gauge!(
+        "themis_retained_leases",
+        "Calls and leases under way on generations that are kept, by plugin and reason"
+    );
+    describe_gauge!("themis_retained_images", "Images mapped for good, by plugin");
+    describe_gauge!(
+        "themis_retained_image_bytes",
+        Unit::Bytes,
+        "Memory of the images mapped for good, by plugin"
+    );
+    describe_counter!("themis_budget_spent_total", "Loads over the generation budget, by plugin");
+    describe_gauge!("themis_plugin_on_probation", "1 while a new version is watched, by plugin");
+    describe_gauge!("themis_plugin_unwell", "1 while the last health check failed, by plugin");
+    describe_gauge!("themis_quarantined_images", "Images in quarantine, by plugin");
+    describe_counter!("themis_probations_total", "Probations by outcome: settled, or why not");
+    describe_counter!("themis_health_failures_total", "Failed health checks, by plugin");
+    describe_counter!("themis_plugin_restarts_total", "Restarts of plugins by outcome");
+    describe_gauge!("themis_mailbox_depth", "Requests waiting or being handled, by role");
+    describe_counter!("themis_mailbox_refused_total", "Requests a full queue refused, by role");
+    describe_counter!("themis_stuck_actors_total", "Actors ended for want of life, by role");
+    describe_counter!(
+        "themis_refused_writes_total",
+        "Replies that plugins tried to write after their call, or from another thread"
+    );
     describe_gauge!(
         "themis_loader_stuck",
         "1 when a constructor hangs and in-process loading has stopped"
@@ -77,25 +109,59 @@ fn errors_total(name: &PluginName, version: &PluginVersion) -> metrics::Counter 
 }
 
 /// Brings counters and gauges that are kept elsewhere up to date, before a scrape.
-pub fn refresh(directory: &Directory) {
-    let slots = directory.slots();
+pub fn refresh(environment: &Environment) {
+    let slots = environment.directory.slots();
     let mut serving = 0_u32;
     for slot in &slots {
-        let stint = slot.current();
-        let in_flight = stint.as_ref().map_or(0, |stint| stint.in_flight());
-        let gauge = gauge!("themis_in_flight_calls", "plugin" => slot.name().to_string());
-        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        gauge.set(in_flight as f64);
-        if let Some(stint) = stint {
+        if let Some(stint) = slot.current() {
             serving += 1;
             count_stint(&stint);
         }
+        refresh_plugin(slot);
     }
     gauge!("themis_plugins").set(serving);
     let images = u32::try_from(themis_sandbox::native::mapped_images()).unwrap_or(u32::MAX);
     gauge!("themis_images_mapped").set(images);
     let stuck = themis_sandbox::native::loader_stuck().is_some();
     gauge!("themis_loader_stuck").set(u8::from(stuck));
+    counter!("themis_refused_writes_total").absolute(themis_sandbox::native::refused_writes());
+    for role in environment.roles.all() {
+        refresh_queue(role.role(), role.depth(), role.refused());
+    }
+    let queues = || slots.iter().map(|slot| slot.mailbox());
+    let depth = queues().map(|queue| queue.depth()).sum();
+    refresh_queue("plugin", depth, queues().map(|queue| queue.refused()).sum());
+}
+
+fn refresh_queue(role: &'static str, depth: usize, refused: u64) {
+    gauge!("themis_mailbox_depth", "role" => role).set(as_float(depth as u64));
+    counter!("themis_mailbox_refused_total", "role" => role).absolute(refused);
+}
+
+fn refresh_plugin(slot: &Slot) {
+    let name = slot.name().to_string();
+    let info = slot.info();
+    gauge!("themis_in_flight_calls", "plugin" => name.clone()).set(as_float(info.in_flight));
+    for reason in Retention::iter() {
+        let kept = || info.budget.generations.iter().filter(|it| it.reason == reason);
+        let labels = [("plugin", name.clone()), ("reason", reason.as_str().to_owned())];
+        gauge!("themis_retained_generations", &labels).set(as_float(kept().count() as u64));
+        let leases = kept().map(|it| it.leases).sum();
+        gauge!("themis_retained_leases", &labels).set(as_float(leases));
+    }
+    gauge!("themis_retained_images", "plugin" => name.clone()).set(as_float(info.budget.images));
+    gauge!("themis_retained_image_bytes", "plugin" => name.clone())
+        .set(as_float(info.budget.image_bytes));
+    gauge!("themis_plugin_on_probation", "plugin" => name.clone())
+        .set(u8::from(info.probation.is_some()));
+    gauge!("themis_plugin_unwell", "plugin" => name.clone()).set(u8::from(info.unwell.is_some()));
+    gauge!("themis_quarantined_images", "plugin" => name)
+        .set(as_float(info.quarantined.len() as u64));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+fn as_float(value: u64) -> f64 {
+    value as f64
 }
 
 /// Counts the end of a load or reload.

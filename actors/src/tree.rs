@@ -1,23 +1,42 @@
 //! Starting and stopping all actors in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorRef};
+use ractor::ActorCell;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
+use themis_messages::event::LifecycleEvent;
 use themis_messages::lifecycle::KernelFault;
 use themis_messages::limits::{ASK_DEADLINE, AUDIT_DEADLINE, SHUTDOWN_DEADLINE};
-use themis_messages::mailbox::{Admitted, Mailbox, Reply};
+use themis_messages::mailbox::{Mailbox, Reply};
 use themis_persistence::store::Store;
 use tokio::sync::watch;
 
 use crate::audit::{Audit, AuditMsg, Tail};
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
 use crate::plugin::PluginMsg;
+use crate::role;
 use crate::store::StoreActor;
-use crate::supervision::{ChildSpec, RactorIncarnation, Spent, Supervisor, SupervisorMsg};
+use crate::supervision::policy::Strategy;
+use crate::supervision::{ChildSpec, Node, Seed, Spent, Supervisor, SupervisorMsg};
+use crate::watchdog::{self, Watchdog};
+
+/// Every supervisor of the kernel, with its policy.
+pub mod nodes {
+    use super::{Node, Spent, Strategy};
+
+    /// The root. When its intensity is spent the kernel reports itself failed; the host goes on.
+    pub const KERNEL: Node = Node::new("kernel", Strategy::OneForOne, Spent::Escalate);
+    /// Store and audit. The log is opened again when the store's actor failed: it reads back what is on the disk.
+    pub const SERVICES: Node = Node::new("services", Strategy::RestForOne, Spent::Escalate);
+    /// The plugins' actors, each with an intensity of its own.
+    pub const PLUGINS: Node = Node::new("plugins", Strategy::OneForOne, Spent::LeaveDead);
+    /// Catalog, coordinator, watchdog: none takes anything from another.
+    pub const CONTROL: Node = Node::new("control", Strategy::OneForOne, Spent::Escalate);
+}
 
 /// Whether the tree stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +53,9 @@ pub enum Health {
 #[derive(Debug)]
 pub struct Tree {
     environment: Arc<Environment>,
-    root: ActorRef<Admitted<SupervisorMsg>>,
+    root: ActorCell,
     health: watch::Receiver<Health>,
-    stopping: Arc<std::sync::atomic::AtomicBool>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Tree {
@@ -48,29 +67,33 @@ impl Tree {
         environment: Arc<Environment>,
         store: Arc<Store>,
     ) -> Result<Self, KernelFault> {
-        let stopped = |role| KernelFault::Stopped { role };
-        let arguments = Supervisor::arguments("kernel", Spent::Escalate);
-        let (root, ended) = Actor::spawn(None, Supervisor, arguments).await.map_err(|error| {
+        let mailbox = Mailbox::new("kernel", 8);
+        let (node, events) = (nodes::KERNEL, environment.events.clone());
+        let seed = Seed { node, mailbox: Arc::clone(&mailbox), events };
+        let started = role::spawn_root::<Supervisor>(seed, &mailbox).await;
+        let (root, ended) = started.map_err(|error| {
             tracing::error!(%error, "the root supervisor did not start");
-            stopped("kernel")
+            KernelFault::Stopped { role: "kernel" }
         })?;
         let (sender, health) = watch::channel(Health::Running);
-        let stopping = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let asked = Arc::clone(&stopping);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (asked, watched) = (Arc::clone(&stopping), Arc::clone(&environment));
         tokio::spawn(async move {
-            drop(ended.await);
-            let asked = asked.load(std::sync::atomic::Ordering::SeqCst);
+            ended.await;
+            let asked = asked.load(Ordering::SeqCst);
+            let health = if asked { Health::Stopped } else { Health::Failed };
+            close_queues(&watched);
             if !asked {
                 tracing::error!("the kernel has failed: loaded plugins go on, nothing else will");
+                watched.events.emit(LifecycleEvent::KernelFailed);
             }
-            sender.send_replace(if asked { Health::Stopped } else { Health::Failed });
+            sender.send_replace(health);
         });
-        let mailbox = Mailbox::new("kernel", 8);
-        mailbox.connect(RactorIncarnation(root.clone()));
         let tree = Self { environment, root, health, stopping };
         for child in tree.children(&store) {
             mailbox.ask(SHUTDOWN_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await??;
         }
+        tokio::spawn(watchdog::tick(Arc::downgrade(&tree.environment)));
         let entry = AuditEntry::new(AuditEvent::Start, AuditOutcome::Done, "kernel");
         tree.environment.record(entry).await?;
         Ok(tree)
@@ -78,35 +101,33 @@ impl Tree {
 
     /// Services, Plugins and Control, in the order they start.
     fn children(&self, store: &Arc<Store>) -> [ChildSpec; 3] {
-        let roles = &self.environment.roles;
-        let (for_store, for_audit) = (Arc::clone(store), Arc::clone(store));
+        let environment = &self.environment;
+        let (store_again, audit_again) = (Arc::clone(environment), Arc::clone(store));
         let tail = Tail::default();
-        let services = vec![
-            ChildSpec::role("store", Arc::clone(&roles.store), move || {
-                (StoreActor, Arc::clone(&for_store))
-            }),
-            ChildSpec::role("audit", Arc::clone(&roles.audit), move || {
-                (Audit, (Arc::clone(&for_audit), tail.clone()))
-            }),
-        ];
-        let (for_catalog, for_coordinator) =
-            (Arc::clone(&self.environment), Arc::clone(&self.environment));
-        let control = vec![
-            ChildSpec::role("catalog", Arc::clone(&roles.catalog), move || {
-                (Catalog, Arc::clone(&for_catalog))
-            }),
-            ChildSpec::role("coordinator", Arc::clone(&roles.coordinator), move || {
-                (Coordinator, Arc::clone(&for_coordinator))
-            }),
-        ];
-        let node = |name, spent, children| {
-            ChildSpec::supervisor(name, Mailbox::new(name, 64), spent, children)
+        let services = move || {
+            let (roles, store) = (&store_again.roles, &audit_again);
+            let audit = (Arc::clone(store), tail.clone());
+            vec![
+                ChildSpec::role::<StoreActor>("store", &roles.store, Arc::clone(store)),
+                ChildSpec::role::<Audit>("audit", &roles.audit, audit),
+            ]
         };
-        let plugins = Arc::clone(&roles.plugins);
+        let again = Arc::clone(environment);
+        let plugins = move || catalog::plugin_actors(&again);
+        let again = Arc::clone(environment);
+        let control = move || {
+            let (roles, seed) = (&again.roles, || Arc::clone(&again));
+            vec![
+                ChildSpec::role::<Catalog>("catalog", &roles.catalog, seed()),
+                ChildSpec::role::<Coordinator>("coordinator", &roles.coordinator, seed()),
+                ChildSpec::role::<Watchdog>("watchdog", &roles.watchdog, seed()),
+            ]
+        };
+        let (roles, events) = (&environment.roles, || environment.events.clone());
         [
-            node("services", Spent::Escalate, services),
-            ChildSpec::supervisor("plugins", plugins, Spent::LeaveDead, Vec::new()),
-            node("control", Spent::Escalate, control),
+            ChildSpec::supervisor(&roles.services, nodes::SERVICES, events(), services),
+            ChildSpec::supervisor(&roles.plugins, nodes::PLUGINS, events(), plugins),
+            ChildSpec::supervisor(&roles.control, nodes::CONTROL, events(), control),
         ]
     }
 
@@ -120,7 +141,7 @@ impl Tree {
     /// [`SHUTDOWN_DEADLINE`]; a plugin that does not end is left as it is.
     pub async fn stop(self) {
         let until = Instant::now() + SHUTDOWN_DEADLINE;
-        self.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.stopping.store(true, Ordering::SeqCst);
         self.unload_all(until).await;
         let environment = &self.environment;
         environment.note(AuditEntry::new(AuditEvent::Stop, AuditOutcome::Done, "kernel"));
@@ -139,9 +160,8 @@ impl Tree {
         for slot in self.environment.directory.slots() {
             let (reply, answer) = Reply::channel();
             let actor = "kernel".to_owned();
-            if slot.mailbox().tell(PluginMsg::Unload { actor, reply }).is_ok() {
-                leaving.push((slot, answer));
-            }
+            slot.mailbox().tell(PluginMsg::Unload { actor, reply });
+            leaving.push((slot, answer));
         }
         for (slot, answer) in leaving {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::ZERO);
@@ -149,5 +169,15 @@ impl Tree {
                 tracing::warn!(plugin = %slot.name(), "did not end before the kernel stopped");
             }
         }
+    }
+}
+
+/// Nobody will answer any more: whoever asks is told at once.
+fn close_queues(environment: &Environment) {
+    for role in environment.roles.all() {
+        role.close();
+    }
+    for slot in environment.directory.slots() {
+        slot.mailbox().close();
     }
 }

@@ -12,16 +12,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use themis_messages::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
-use themis_messages::limits::{CONFIG_BYTES_MAX, DRAIN_LIMIT, FILE_BYTES_MAX, HOOK_DEADLINE};
+use themis_messages::limits::{
+    CONFIG_BYTES_MAX, DRAIN_LIMIT, FILE_BYTES_MAX, HEALTH_PERIOD, HOLD_LIMIT, HOOK_DEADLINE,
+};
 use themis_sandbox::admission::{NameSet, Policy, TrustedKey};
 
 pub use self::error::{ConfigError, Place};
+pub use themis_actors::plugin::failures::Rules as FailureRules;
+pub use themis_actors::reload::budget::{BudgetRules, WhenSpent};
+pub use themis_actors::supervision::policy::Intensity;
+pub use themis_messages::probation::Rules as ProbationRules;
 
 mod error;
 mod file;
 mod source;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 /// Memory of a plugin that asks for nothing, in bytes.
 pub const MEMORY_BYTES: u64 = 256 << 20;
@@ -79,6 +86,16 @@ pub struct Config {
     /// After this a replaced version that is still leased is reported; it stays until the lease ends.
     /// Default: [`DRAIN_LIMIT`].
     pub drain_limit: Duration,
+    /// For how long new leases on a stateful plugin may be held while its state moves. Default: [`HOLD_LIMIT`].
+    pub hold_limit: Duration,
+    /// How new versions are watched, and when they are swapped back.
+    pub probation: ProbationRules,
+    /// How often each plugin is asked whether it is well; zero asks never. Default: [`HEALTH_PERIOD`].
+    pub health_period: Duration,
+    /// How often a plugin may fail before it is quarantined.
+    pub failures: FailureRules,
+    /// What may be kept of replaced versions.
+    pub budget: BudgetRules,
 }
 
 /// What is decided for one plugin.
@@ -214,6 +231,11 @@ impl Config {
             hook_deadline: HOOK_DEADLINE,
             call_deadline: CALL_DEADLINE,
             drain_limit: DRAIN_LIMIT,
+            hold_limit: HOLD_LIMIT,
+            probation: ProbationRules::default(),
+            health_period: HEALTH_PERIOD,
+            failures: FailureRules::default(),
+            budget: BudgetRules::default(),
         }
     }
 

@@ -9,20 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use themis_actors::environment::{Environment, Settings};
+use themis_actors::plugin::PluginMsg;
 use themis_actors::store::{StoreFault, StoreMsg};
 use themis_actors::tree::{Health, Tree};
 use themis_actors::work;
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
-use themis_messages::ids::named_by_place;
-use themis_messages::lifecycle::{KernelFault, PluginInfo, UnloadError};
-use themis_messages::limits::{ADMIT_DEADLINE, AUDIT_DEADLINE, HOOK_DEADLINE};
+use themis_messages::ids::{Digest, named_by_place};
+use themis_messages::lifecycle::{KernelFault, PluginInfo, Quarantine, ReleaseError, UnloadError};
+use themis_messages::limits::{ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOOK_DEADLINE};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
 use crate::runtime::Executor;
 use crate::{admin, autoload, metrics_endpoint};
@@ -98,7 +100,7 @@ impl From<KernelFault> for StartError {
 /// Dropping it without [`Kernel::shutdown`] leaves its plugins mapped and its threads to the runtime.
 #[derive(Debug)]
 pub struct Kernel {
-    control: Control,
+    pub(crate) control: Control,
     tree: Tree,
     /// Ends the admin socket and the metrics when dropped.
     serving: watch::Sender<()>,
@@ -163,6 +165,11 @@ impl Kernel {
             hook_deadline: config.hook_deadline.min(HOOK_DEADLINE),
             serial_wait: config.call_deadline,
             drain_limit: config.drain_limit,
+            hold_limit: config.hold_limit,
+            probation: config.probation,
+            failures: config.failures,
+            health_period: config.health_period,
+            budget: config.budget,
         });
         let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
         let control = Control { executor, environment, actor: "host".into() };
@@ -269,6 +276,66 @@ impl Kernel {
         self.control.list()
     }
 
+    /// What happens from now on: loads, reloads with their progress, probations, restarts, quarantines. The stream
+    /// is bounded and slows nobody; a subscriber that is too slow is told how many events it missed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_site, kernel) = themis_tests::Site::of_examples_running();
+    /// use themis_kernel::event::LifecycleEvent;
+    ///
+    /// let mut events = kernel.subscribe();
+    /// kernel.reloads().reload_module_blocking("geo", "geo/1.1.0")?;
+    /// while let Some(event) = events.next_blocking()? {
+    ///     match event.what {
+    ///         LifecycleEvent::Progress { stage, .. } => println!("{stage}"),
+    ///         LifecycleEvent::Serves { receipt } => {
+    ///             println!("{} serves", receipt.to);
+    ///             break;
+    ///         }
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # kernel.shutdown_blocking();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        Events::new(&self.control)
+    }
+
+    /// Images that are not loaded until they are released, and why.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantine> {
+        self.control.quarantined()
+    }
+
+    /// Releases what is quarantined of a plugin: one image, or all when no digest is given. It can be loaded again,
+    /// with a clean record; nothing is loaded by this.
+    ///
+    /// # Errors
+    /// [`ReleaseError`].
+    pub async fn release(
+        &self,
+        name: &str,
+        digest: Option<Digest>,
+    ) -> Result<Vec<Quarantine>, ReleaseError> {
+        self.control.release(name, digest).await
+    }
+
+    /// Blocking twin of [`Kernel::release`].
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; also when called on a runtime's thread.
+    pub fn release_blocking(
+        &self,
+        name: &str,
+        digest: Option<Digest>,
+    ) -> Result<Vec<Quarantine>, ReleaseError> {
+        self.control.executor.block(self.release(name, digest))?
+    }
+
     /// Records of the audit log from number `from` on, at most `limit`.
     ///
     /// ```
@@ -370,6 +437,28 @@ impl Kernel {
 }
 
 impl Control {
+    pub(crate) fn quarantined(&self) -> Vec<Quarantine> {
+        let slots = self.environment.directory.slots();
+        slots.into_iter().flat_map(|slot| slot.ledger().quarantined()).collect()
+    }
+
+    pub(crate) async fn release(
+        &self,
+        plugin: &str,
+        digest: Option<Digest>,
+    ) -> Result<Vec<Quarantine>, ReleaseError> {
+        let name = self.known(plugin, |plugin| ReleaseError::NotQuarantined { plugin })?;
+        let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let answer = self.executor.run(async move {
+            let Some(slot) = environment.directory.find(name.as_str()) else {
+                return Ok(Err(ReleaseError::NotQuarantined { plugin: name }));
+            };
+            let release = |reply| PluginMsg::Release { digest, actor, reply };
+            slot.mailbox().ask(ASK_DEADLINE, release).await
+        });
+        answer.await??
+    }
+
     pub(crate) fn list(&self) -> Vec<PluginInfo> {
         self.environment.directory.slots().into_iter().map(|slot| slot.info()).collect()
     }

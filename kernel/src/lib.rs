@@ -36,6 +36,8 @@
 //! | replace it, go back | [`HotReloadManager`] |
 //! | call it | [`PluginRef`], [`Lease`] |
 //! | check a signature | [`SignatureVerifier`] |
+//! | watch what happens | [`Kernel::subscribe`], [`Events`] |
+//! | see and release what is quarantined | [`Kernel::quarantined`], [`Kernel::release`] |
 //! | read the audit log | [`Kernel::audit_records`], [`Kernel::audit_verify`] |
 //!
 //! The control API is async, with `_blocking` twins that refuse to run on a runtime's thread. Calls are plain
@@ -44,17 +46,23 @@
 mod admin;
 mod autoload;
 pub mod config;
+#[doc(hidden)]
+pub mod drill;
+mod events;
 mod kernel;
 mod metrics_endpoint;
 mod refs;
 mod runtime;
 
 pub use config::{Config, ConfigError};
+pub use events::Events;
 pub use kernel::{Kernel, StartError};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
 pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;
-pub use themis_messages::{admit, audit, call, ids, instance, lifecycle, limits, manifest};
+pub use themis_messages::{
+    admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation,
+};
 pub use themis_persistence as persistence;
 pub use themis_sandbox::admission;
 pub use themis_sandbox::native::{end_process, loader_stuck};

@@ -78,7 +78,7 @@ impl Metrics {
 }
 
 fn render(handle: &PrometheusHandle, environment: &Environment) -> String {
-    telemetry::refresh(&environment.directory);
+    telemetry::refresh(environment);
     handle.render()
 }
 

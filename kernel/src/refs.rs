@@ -8,12 +8,13 @@ use themis_actors::coordinator::CoordinatorMsg;
 use themis_actors::environment::Environment;
 use themis_actors::lease::HeldServing;
 use themis_actors::reload::Request;
+use themis_actors::reload::member::{Replaces, Target};
 use themis_actors::slot::Slot;
 use themis_messages::call::{Answer, CallError, Method, ServedBy};
 use themis_messages::ids::PluginName;
 use themis_messages::lifecycle::{
-    KernelFault, LoadError, LoadRequest, PluginInfo, ReloadError, ReloadReceipt, RollbackError,
-    UnloadError,
+    KernelFault, LoadError, LoadRequest, Operation, PluginInfo, ReloadError, ReloadReceipt,
+    RollbackError, UnloadError,
 };
 use themis_messages::limits::{OPERATION_DEADLINE, ROLLBACK_DEADLINE, SHUTDOWN_DEADLINE};
 use themis_messages::manifest::Manifest;
@@ -209,21 +210,86 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Loads or replaces one plugin.
     pub(crate) async fn replace(
         &self,
         replaces: Option<PluginName>,
         load: LoadRequest,
     ) -> Result<ReloadReceipt, LoadError> {
+        let (operation, replaces) = match replaces {
+            Some(plugin) => (Operation::Reload, Replaces::Plugin(plugin)),
+            None => (Operation::Load, Replaces::Nothing),
+        };
+        let receipts = self.change(operation, vec![Target::Files { load, replaces }]).await?;
+        let stopped = KernelFault::Stopped { role: "reload" };
+        receipts.into_iter().next().ok_or(LoadError::Kernel(stopped))
+    }
+
+    /// Loads or replaces several together, or none of them.
+    pub(crate) async fn replace_set(
+        &self,
+        loads: Vec<LoadRequest>,
+    ) -> Result<Vec<ReloadReceipt>, LoadError> {
+        let replaces = Replaces::Whatever;
+        let targets = loads.into_iter().map(|load| {
+            let replaces = replaces.clone();
+            Target::Files { load, replaces }
+        });
+        self.change(Operation::Reload, targets.collect()).await
+    }
+
+    async fn change(
+        &self,
+        operation: Operation,
+        targets: Vec<Target>,
+    ) -> Result<Vec<ReloadReceipt>, LoadError> {
         let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
         let requested = Instant::now();
+        let limit = OPERATION_DEADLINE
+            .saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1));
         let answer = self.executor.run(async move {
-            let ask = environment.roles.coordinator.ask(OPERATION_DEADLINE, |reply| {
-                let request = Request { replaces, load, actor, requested, reply };
+            let ask = environment.roles.coordinator.ask(limit, |reply| {
+                let request = Request { operation, targets, actor, requested, reply };
                 CoordinatorMsg::Replace(Box::new(request))
             });
             ask.await
         });
         answer.await??
+    }
+
+    pub(crate) async fn rollback_set(
+        &self,
+        plugins: &[&str],
+    ) -> Result<Vec<ReloadReceipt>, RollbackError> {
+        let not_loaded = |plugin| RollbackError::NotLoaded { plugin };
+        let names = plugins.iter().map(|plugin| self.known(plugin, not_loaded));
+        let plugins = names.collect::<Result<Vec<_>, _>>()?;
+        let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let requested = Instant::now();
+        let answer = self.executor.run(async move {
+            let ask = environment.roles.coordinator.ask(OPERATION_DEADLINE, |reply| {
+                CoordinatorMsg::RollbackSet { plugins, actor, requested, reply }
+            });
+            ask.await
+        });
+        answer.await??
+    }
+
+    /// Waits until nothing of the plugin is on probation; answers how what serves then came to serve.
+    pub(crate) async fn settled(
+        &self,
+        plugin: &str,
+    ) -> Result<Option<ReloadReceipt>, RollbackError> {
+        let name = self.known(plugin, |plugin| RollbackError::NotLoaded { plugin })?;
+        let environment = Arc::clone(&self.environment);
+        let answer = self.executor.run(async move {
+            let slot = environment.directory.find(name.as_str())?;
+            let mut ledger = slot.watch_ledger();
+            // The slot lives for good, and so does its side of the channel.
+            let settled = ledger.wait_for(|ledger| ledger.probation().is_none()).await.ok()?;
+            settled.receipt().cloned()
+        });
+        Ok(answer.await?)
     }
 
     pub(crate) async fn rollback(&self, plugin: &str) -> Result<ReloadReceipt, RollbackError> {
@@ -254,7 +320,7 @@ impl Control {
     }
 
     /// A text that is no name belongs to no plugin.
-    fn known<E: From<KernelFault>>(
+    pub(crate) fn known<E: From<KernelFault>>(
         &self,
         plugin: &str,
         not_loaded: impl FnOnce(PluginName) -> E,
@@ -381,6 +447,69 @@ impl HotReloadManager {
         path: impl Into<PathBuf>,
     ) -> Result<ReloadReceipt, ReloadError> {
         self.0.executor.block(self.reload_module(name, path))?
+    }
+
+    /// Reloads plugins that depend on each other: all of them or none, what is needed before what needs it. Plugins
+    /// that are not loaded yet may be among them. The swaps follow each other within microseconds; a caller of two
+    /// plugins may see one of them changed before the other.
+    ///
+    /// On probation they stand together as well: when one is swapped back, all are.
+    ///
+    /// # Errors
+    /// [`ReloadError`] of the first plugin that failed: everything serves as before.
+    pub async fn reload_set(
+        &self,
+        paths: impl IntoIterator<Item = impl Into<PathBuf>>,
+    ) -> Result<Vec<ReloadReceipt>, ReloadError> {
+        self.0.replace_set(paths.into_iter().map(LoadRequest::at).collect()).await
+    }
+
+    /// Blocking twin of [`HotReloadManager::reload_set`].
+    ///
+    /// # Errors
+    /// [`ReloadError`]; also when called on a runtime's thread.
+    pub fn reload_set_blocking(
+        &self,
+        paths: impl IntoIterator<Item = impl Into<PathBuf>>,
+    ) -> Result<Vec<ReloadReceipt>, ReloadError> {
+        self.0.executor.block(self.reload_set(paths))?
+    }
+
+    /// Rolls several plugins back together, or none of them.
+    ///
+    /// # Errors
+    /// [`RollbackError`] of the first plugin that cannot go back: everything serves as before.
+    pub async fn rollback_set(&self, names: &[&str]) -> Result<Vec<ReloadReceipt>, RollbackError> {
+        self.0.rollback_set(names).await
+    }
+
+    /// Blocking twin of [`HotReloadManager::rollback_set`].
+    ///
+    /// # Errors
+    /// [`RollbackError`]; also when called on a runtime's thread.
+    pub fn rollback_set_blocking(
+        &self,
+        names: &[&str],
+    ) -> Result<Vec<ReloadReceipt>, RollbackError> {
+        self.0.executor.block(self.rollback_set(names))?
+    }
+
+    /// Waits until the plugin's version has passed its probation or was swapped back; answers the receipt of what
+    /// serves then. After a swap back that is [`Operation::SwapBack`], with what was seen in
+    /// [`evidence`](ReloadReceipt::evidence).
+    ///
+    /// # Errors
+    /// [`RollbackError::NotLoaded`] when no such plugin is known.
+    pub async fn settled(&self, name: &str) -> Result<Option<ReloadReceipt>, RollbackError> {
+        self.0.settled(name).await
+    }
+
+    /// Blocking twin of [`HotReloadManager::settled`].
+    ///
+    /// # Errors
+    /// As [`HotReloadManager::settled`]; also when called on a runtime's thread.
+    pub fn settled_blocking(&self, name: &str) -> Result<Option<ReloadReceipt>, RollbackError> {
+        self.0.executor.block(self.settled(name))?
     }
 
     /// Swaps back to the previous version, which is still initialised. Does not wait for the disk.

@@ -26,6 +26,16 @@ pub enum AuditEvent {
     Retire,
     /// A plugin was quarantined.
     Quarantine,
+    /// A quarantined image may be loaded again.
+    Release,
+    /// The same version again in a new instance.
+    Restart,
+    /// A version failed its probation, and the one before serves again.
+    SwapBack,
+    /// A version passed its probation.
+    Settle,
+    /// The first call that a version answered.
+    FirstCall,
 }
 
 /// How far it came.

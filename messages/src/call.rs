@@ -52,7 +52,7 @@ pub enum CallError {
         /// The plugin.
         plugin: PluginName,
     },
-    /// The plugin is quarantined; it serves again after a successful load.
+    /// The plugin is quarantined; it serves again after a successful load of another version or a release.
     #[error("plugin {plugin} is quarantined: {reason}")]
     Quarantined {
         /// The plugin.

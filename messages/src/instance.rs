@@ -26,6 +26,22 @@ pub trait Instance: Send + Sync + fmt::Debug {
     /// The plugin's own verdict or a fault.
     fn health(&self) -> Result<(), HookError>;
 
+    /// Which of the state hooks it has.
+    fn state_hooks(&self) -> StateHooks;
+
+    /// Writes what a successor needs. The caller lets no call be under way; never overlaps init, reload, shutdown.
+    ///
+    /// # Errors
+    /// The plugin refused, a fault, more than
+    /// [`STATE_BYTES_MAX`](crate::limits::STATE_BYTES_MAX), or no such hook.
+    fn save_state(&self) -> Result<Vec<u8>, HookError>;
+
+    /// Takes over what a predecessor saved.
+    ///
+    /// # Errors
+    /// The plugin refused, a fault, or no such hook.
+    fn reload(&self, from_version: &str, state: &[u8]) -> Result<(), HookError>;
+
     /// Ends the instance. Owed exactly once; no call may be under way.
     ///
     /// # Errors
@@ -34,6 +50,15 @@ pub trait Instance: Send + Sync + fmt::Debug {
 
     /// What is mapped or running, for receipts.
     fn evidence(&self) -> &ImageEvidence;
+}
+
+/// Which of the state hooks an instance has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateHooks {
+    /// It can save its state.
+    pub saves: bool,
+    /// It can take over what a predecessor saved.
+    pub takes: bool,
 }
 
 /// Whether calls on one instance may overlap.
@@ -58,6 +83,9 @@ pub struct ImageEvidence {
     pub reused: bool,
     /// Size of the image's file in bytes.
     pub bytes: u64,
+    /// Memory the image keeps for good, in bytes: its sealed file, page-rounded, and the private copies of its
+    /// writable segments (memory size, page-rounded).
+    pub resident_bytes: u64,
 }
 
 /// How a call ended, as the plugin ABI tells it.
@@ -97,6 +125,15 @@ pub enum HookError {
     Deadline {
         /// The limit it missed.
         limit: Duration,
+    },
+    /// The plugin has no such hook.
+    #[error("it has no such hook")]
+    Missing,
+    /// It wrote more than it may.
+    #[error("it wrote more than {max} bytes")]
+    TooLarge {
+        /// The cap.
+        max: usize,
     },
     /// The hook's thread could not be started, or died.
     #[error("the hook's thread failed: {what}")]

@@ -13,16 +13,20 @@
 //! | [`admit`] | every reason to refuse a plugin before its code runs |
 //! | [`lifecycle`] | load, reload, rollback, unload: requests, receipts, errors |
 //! | [`call`] | answers and errors of a call |
+//! | [`event`] | what subscribers are told |
+//! | [`probation`] | how a new version is judged |
 //! | [`audit`] | the records of the tamper-evident log |
 //! | [`mailbox`] | bounded queues with a role, asks with a limit |
 
 pub mod admit;
 pub mod audit;
 pub mod call;
+pub mod event;
 pub mod ids;
 pub mod instance;
 pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
 pub mod manifest;
+pub mod probation;
 pub mod strict_json;

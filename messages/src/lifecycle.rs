@@ -9,6 +9,7 @@ use crate::admit::AdmitError;
 use crate::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
 use crate::instance::HookError;
 use crate::manifest::Manifest;
+use crate::probation::Evidence;
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -31,20 +32,27 @@ impl LoadRequest {
 }
 
 /// The stages of a load or reload, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::EnumIter)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::EnumIter)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// The intent is being made durable.
-    Recording,
     /// Files are read, verified and pre-flighted.
     Admitting,
+    /// The right to change the plugin is taken, and what it depends on is checked.
+    Claiming,
+    /// The intent is being made durable.
+    Recording,
     /// The image is mapped; constructors run.
     Loading,
     /// The init hook runs.
     Initialising,
     /// Health and self-tests run.
     Probing,
+    /// New leases are held while the old version's state goes to the new one.
+    HandingOver,
     /// The pointer is swapped.
     Swapping,
+    /// The outcome is being made durable.
+    Settling,
 }
 
 impl Stage {
@@ -52,12 +60,15 @@ impl Stage {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Recording => "recording",
             Self::Admitting => "admitting",
+            Self::Claiming => "claiming",
+            Self::Recording => "recording",
             Self::Loading => "loading",
             Self::Initialising => "initialising",
             Self::Probing => "probing",
+            Self::HandingOver => "handing-over",
             Self::Swapping => "swapping",
+            Self::Settling => "settling",
         }
     }
 }
@@ -149,6 +160,64 @@ pub enum ProbeError {
     },
 }
 
+/// Why the state of a version did not reach the next one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandOverError {
+    /// Callers were inside for longer than new leases may be held.
+    #[error("calls or leases on the serving version did not end within {limit:?}")]
+    Leased {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The serving version did not save its state.
+    #[error("save_state of the serving version: {0}")]
+    Save(HookError),
+    /// The new version did not take the state.
+    #[error("reload of the new version: {0}")]
+    Take(HookError),
+    /// It took longer than new leases may be held: calls have gone on with the serving version.
+    #[error("the hand-over took longer than {limit:?}, for which new leases may be held")]
+    Lapsed {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Something else took over meanwhile.
+    #[error("another version serves by now")]
+    Overtaken,
+}
+
+impl HandOverError {
+    /// Whether the version that was to take the state failed, and not the one that serves.
+    #[must_use]
+    pub const fn is_takers_fault(&self) -> bool {
+        matches!(self, Self::Take(_))
+    }
+
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Leased { .. } => "state.leased",
+            Self::Save(HookError::TooLarge { .. }) => "state.too_large",
+            Self::Save(HookError::Deadline { .. }) => "state.save_deadline",
+            Self::Save(HookError::Refused { .. }) => "state.save_refused",
+            Self::Save(HookError::Fault { .. } | HookError::Missing | HookError::Thread { .. }) => {
+                "state.save_fault"
+            }
+            Self::Take(HookError::Deadline { .. }) => "state.take_deadline",
+            Self::Take(HookError::Refused { .. }) => "state.take_refused",
+            Self::Take(
+                HookError::Fault { .. }
+                | HookError::Missing
+                | HookError::TooLarge { .. }
+                | HookError::Thread { .. },
+            ) => "state.take_fault",
+            Self::Lapsed { .. } => "state.lapsed",
+            Self::Overtaken => "state.overtaken",
+        }
+    }
+}
+
 /// Why a load failed; what served before, if anything, still serves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
@@ -183,6 +252,50 @@ pub enum LoadError {
         /// What was found.
         error: ProbeError,
     },
+    /// The serving version's state did not reach it.
+    #[error("plugin {plugin} {version}: state: {error}")]
+    HandOver {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version that was tried.
+        version: PluginVersion,
+        /// Why.
+        error: HandOverError,
+    },
+    /// What is kept of replaced versions has reached its limit.
+    #[error(
+        "plugin {plugin}: the generation budget is spent: {used} {what}, the limit is {max}; restart the host, or raise the limit under [budget]"
+    )]
+    BudgetSpent {
+        /// The plugin.
+        plugin: PluginName,
+        /// What is counted.
+        what: &'static str,
+        /// How many there are, this one not counted.
+        used: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A set names a plugin twice.
+    #[error("plugin {plugin} is in the set twice")]
+    Twice {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// Plugins of a set need each other in a circle.
+    #[error("plugins need each other in a circle: {}", names(.plugins))]
+    Circle {
+        /// Those that could not be put in an order.
+        plugins: Vec<PluginName>,
+    },
+    /// A set without members, or with too many.
+    #[error("a set has 1 to {max} plugins, not {count}")]
+    SetSize {
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A plugin it needs is not there.
     #[error("plugin {plugin} needs {dependency} {wanted}, but {found}")]
     Dependency {
@@ -211,7 +324,7 @@ pub enum LoadError {
     },
     /// This very image misbehaved before.
     #[error(
-        "plugin {plugin} {version} is quarantined: {reason}; load another version, or restart the host to try this one again"
+        "plugin {plugin} {version} is quarantined: {reason}; load another version, or release this one: themis plugin quarantine release {plugin}"
     )]
     Quarantined {
         /// The plugin.
@@ -339,6 +452,8 @@ impl LoadError {
                 HookError::Refused { .. } => "init.refused",
                 HookError::Fault { .. } => "init.fault",
                 HookError::Deadline { .. } => "init.deadline",
+                HookError::Missing => "init.missing",
+                HookError::TooLarge { .. } => "init.too_large",
                 HookError::Thread { .. } => "init.thread",
             },
             Self::Probe { error, .. } => match error {
@@ -347,6 +462,11 @@ impl LoadError {
                 ProbeError::Deadline { .. } => "probe.deadline",
             },
             Self::LoaderStuck { .. } => "map.loader_stuck",
+            Self::HandOver { error, .. } => error.code(),
+            Self::BudgetSpent { .. } => "load.budget_spent",
+            Self::Twice { .. } => "set.twice",
+            Self::Circle { .. } => "set.circle",
+            Self::SetSize { .. } => "set.size",
             Self::Dependency { .. } => "load.dependency",
             Self::AlreadyLoaded { .. } => "load.already_loaded",
             Self::NotLoaded { .. } => "reload.not_loaded",
@@ -368,8 +488,14 @@ impl LoadError {
                         | ProbeError::Health(HookError::Deadline { .. }),
                     ..
                 }
+                | Self::HandOver { error: HandOverError::Take(HookError::Deadline { .. }), .. }
         )
     }
+}
+
+/// Names for people.
+fn names(plugins: &[PluginName]) -> String {
+    plugins.iter().map(PluginName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a reload failed; the old version still serves.
@@ -395,6 +521,12 @@ pub enum RollbackError {
     /// What it would go back to was revoked since.
     #[error("{0}")]
     Refused(AdmitError),
+    /// What a set would go back to does not fit together.
+    #[error("{what}")]
+    Dependency {
+        /// What does not fit.
+        what: String,
+    },
     /// The kernel could not carry it out.
     #[error("{0}")]
     Kernel(KernelFault),
@@ -406,6 +538,7 @@ impl RollbackError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoPrevious { .. } => "rollback.no_previous",
+            Self::Dependency { .. } => "rollback.dependency",
             Self::NotLoaded { .. } => "rollback.not_loaded",
             Self::Refused(error) => error.code(),
             Self::Kernel(fault) => fault.code(),
@@ -447,6 +580,33 @@ impl UnloadError {
     }
 }
 
+/// Why an image stays in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// Nothing of this plugin is quarantined, or not this image.
+    #[error(
+        "nothing of plugin {plugin} is quarantined under that digest: see `themis plugin quarantine`"
+    )]
+    NotQuarantined {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// The kernel could not carry it out.
+    #[error("{0}")]
+    Kernel(KernelFault),
+}
+
+impl ReleaseError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotQuarantined { .. } => "quarantine.not_quarantined",
+            Self::Kernel(fault) => fault.code(),
+        }
+    }
+}
+
 macro_rules! from_fault {
     ($($error:ty),*) => {$(
         impl From<KernelFault> for $error {
@@ -456,7 +616,7 @@ macro_rules! from_fault {
         }
     )*};
 }
-from_fault!(LoadError, RollbackError, UnloadError);
+from_fault!(LoadError, RollbackError, UnloadError, ReleaseError);
 
 /// How a version came to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -466,8 +626,65 @@ pub enum Operation {
     Load,
     /// A new version in place of another.
     Reload,
-    /// The previous version again.
+    /// The previous version again, by request.
     Rollback,
+    /// The previous version again, because the new one failed its probation.
+    SwapBack,
+    /// The same version again, in a new instance.
+    Restart,
+}
+
+impl Operation {
+    /// As written in events, logs and errors.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Reload => "reload",
+            Self::Rollback => "rollback",
+            Self::SwapBack => "swap-back",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// What became of the state that callers had built up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum StateOutcome {
+    /// There is none: a first version, or one of the two versions has no hook for it.
+    None,
+    /// It went from the version before to the one that serves now.
+    HandedOver {
+        /// How much.
+        bytes: u64,
+        /// For how long new leases were held.
+        #[serde(rename = "held_us", serialize_with = "as_micros")]
+        held: Duration,
+    },
+    /// The version that serves again goes on with the state it still had.
+    Own {
+        /// Why nothing was handed over.
+        why: &'static str,
+    },
+    /// It is lost: a restart begins afresh.
+    Fresh,
+}
+
+/// The first call that a generation answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FirstCall {
+    /// The generation that answered.
+    pub generation: GenerationId,
+    /// Its version.
+    pub version: PluginVersion,
+    /// The method's number.
+    pub method: u32,
+    /// Whether the answer was one, and not an error.
+    pub ok: bool,
+    /// From the swap to the answer.
+    #[serde(rename = "after_us", serialize_with = "as_micros")]
+    pub after: Duration,
 }
 
 /// What proves that a version serves.
@@ -499,6 +716,34 @@ pub struct ReloadReceipt {
     pub swap: Duration,
     /// Sequence number of the audit record of the outcome; a rollback does not wait for it.
     pub audit_seq: Option<u64>,
+    /// What became of the state.
+    pub state: StateOutcome,
+    /// The first call that the new version answered, when there was one before this receipt was written; a later
+    /// one is an event, an audit record, and in the plugin's information.
+    pub first_call: Option<FirstCall>,
+    /// For how long the version is watched from now on; `None` when it is not.
+    #[serde(rename = "probation_ms", serialize_with = "as_optional_millis")]
+    pub probation: Option<Duration>,
+    /// Of a swap back: what the version that was given up has shown.
+    pub evidence: Option<Evidence>,
+}
+
+/// Serialises whole milliseconds.
+pub(crate) fn as_millis<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(duration.as_millis())
+}
+
+fn as_optional_millis<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => serializer.serialize_some(&duration.as_millis()),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn as_micros<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -519,6 +764,92 @@ pub enum PluginState {
     Active,
     /// Not serving because it misbehaved.
     Quarantined,
+}
+
+/// An image that is not loaded until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quarantine {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Its version.
+    pub version: PluginVersion,
+    /// The image.
+    pub digest: Digest,
+    /// Stable code of what it did.
+    pub code: String,
+    /// The sentence for people.
+    pub reason: String,
+    /// Since when.
+    pub since: jiff::Timestamp,
+}
+
+/// Why a generation is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::EnumIter)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retention {
+    /// It serves.
+    Serving,
+    /// A rollback goes back to it.
+    Previous,
+    /// A rollback goes back to it if the version on probation is swapped back.
+    Parked,
+    /// Callers are still inside.
+    Leased,
+    /// Its shutdown hook runs.
+    Ending,
+    /// A thread is inside one of its hooks or calls for good.
+    Stuck,
+}
+
+impl Retention {
+    /// As written in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Previous => "previous",
+            Self::Parked => "parked",
+            Self::Leased => "leased",
+            Self::Ending => "ending",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// A generation that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retained {
+    /// The generation.
+    pub generation: GenerationId,
+    /// Its version.
+    pub version: PluginVersion,
+    /// Its image.
+    pub digest: Digest,
+    /// Callers inside.
+    pub leases: u64,
+    /// Why it is kept.
+    pub reason: Retention,
+}
+
+/// What is kept of a plugin's versions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Budget {
+    /// Generations that are initialised.
+    pub generations: Vec<Retained>,
+    /// Images mapped for good, in this process.
+    pub images: u64,
+    /// Memory of those images, in bytes: their files and the private copies of their writable parts.
+    pub image_bytes: u64,
+}
+
+/// A version on probation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Probation {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// For how long in all.
+    #[serde(rename = "window_ms", serialize_with = "as_millis")]
+    pub window: Duration,
 }
 
 /// What is known of one plugin.
@@ -548,8 +879,20 @@ pub struct PluginInfo {
     pub methods: Vec<String>,
     /// Calls and leases under way on the serving generation.
     pub in_flight: u64,
-    /// Calls made since the plugin was first loaded; those of a generation that still drains are added when it has.
+    /// Calls made since the plugin was first loaded.
     pub calls: u64,
     /// Generations replaced but still leased.
     pub draining: usize,
+    /// The version on probation, if one is.
+    pub probation: Option<Probation>,
+    /// Restarts within the last ten minutes.
+    pub restarts: usize,
+    /// What the last health check of the serving generation found wrong.
+    pub unwell: Option<String>,
+    /// Images of this plugin that are not loaded until they are released.
+    pub quarantined: Vec<Quarantine>,
+    /// What is kept of its versions.
+    pub budget: Budget,
+    /// How what serves came to serve.
+    pub receipt: Option<ReloadReceipt>,
 }

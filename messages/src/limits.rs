@@ -101,6 +101,66 @@ pub const RESTARTS_MAX: usize = 5;
 /// The window [`RESTARTS_MAX`] counts in.
 pub const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
+/// Wait before an actor's second restart within [`RESTART_PERIOD`]; each further one waits twice as long.
+pub const RESTART_WAIT_FIRST: Duration = Duration::from_millis(50);
+/// The longest wait before an actor's restart.
+pub const RESTART_WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// How often each actor is asked for a sign of life.
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
+/// An actor without a sign of life for so long is ended by force. Longer than the longest thing a handler waits for.
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
+const _: () = assert!(HEARTBEAT_LIMIT.as_secs() > 2 * AUDIT_DEADLINE.as_secs());
+
+// === Plugins that fail ===
+
+/// How often a plugin is asked whether it is well, unless configured otherwise: "default every 30 s".
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(30);
+/// The window that a plugin's restarts are counted in: "in 10 minutes".
+pub const PLUGIN_RESTART_PERIOD: Duration = Duration::from_secs(600);
+/// Restarts a plugin may need within [`PLUGIN_RESTART_PERIOD`] before it is quarantined: "at most 5 restarts".
+pub const PLUGIN_RESTARTS_MAX: usize = 5;
+/// Wait before a plugin's first restart; each further one waits twice as long: "back-off 5 s × 2".
+pub const PLUGIN_RESTART_WAIT_FIRST: Duration = Duration::from_secs(5);
+/// The longest wait before a plugin's restart: "to 300 s".
+pub const PLUGIN_RESTART_WAIT_LONGEST: Duration = Duration::from_secs(300);
+/// Loads of one image that may fail one after the other before it is quarantined.
+pub const FAILED_LOADS_MAX: u32 = 3;
+
+// === State and probation ===
+
+/// Largest state one generation may hand to the next.
+pub const STATE_BYTES_MAX: usize = 64 << 20;
+/// For how long new leases on a stateful plugin are held, from `save_state` to the swap: "default 100 ms".
+pub const HOLD_LIMIT: Duration = Duration::from_millis(100);
+/// The longest hold that may be configured: a rollback that holds must still end within its budget.
+pub const HOLD_LIMIT_MAX: Duration = Duration::from_millis(400);
+const _: () = assert!(HOLD_LIMIT_MAX.as_millis() < ROLLBACK_DEADLINE.as_millis());
+/// How long a new version is watched, unless configured otherwise.
+pub const PROBATION_WINDOW: Duration = Duration::from_secs(10);
+/// The longest window that makes sense: a version is settled within the hour.
+pub const PROBATION_WINDOW_MAX: Duration = Duration::from_secs(3_600);
+/// How often a version on probation is judged; errors are told at once. "Within 50 calls or 100 ms".
+pub const PROBATION_TICK: Duration = Duration::from_millis(20);
+/// Errors of a version on probation before their rate counts: few enough to be told within 50 calls.
+pub const PROBATION_ERRORS_MIN: u64 = 10;
+/// Percentage points by which the error rate may rise.
+pub const PROBATION_ERROR_PERCENT: u64 = 5;
+/// How many times slower a version may be than the one before.
+pub const PROBATION_LATENCY_FACTOR: u64 = 4;
+/// Latency that grew by less than this does not count: below it is the noise of a busy machine.
+pub const PROBATION_LATENCY_FLOOR: Duration = Duration::from_millis(1);
+/// Timed calls of each version before latency counts.
+pub const PROBATION_SAMPLES_MIN: u64 = 50;
+
+// === Generation budget ===
+
+/// Generations of one plugin that may be initialised at once, leased old ones included.
+pub const BUDGET_GENERATIONS_MAX: u64 = 64;
+/// Memory of all images mapped for good, in bytes, unless configured otherwise.
+pub const BUDGET_IMAGE_BYTES_MAX: u64 = 4 << 30;
+/// Plugins that may be reloaded together.
+pub const SET_MAX: usize = 64;
+
 // === Queues: messages a role holds before it answers `Overloaded` ===
 
 /// Lifecycle requests waiting for the coordinator.
@@ -109,6 +169,10 @@ pub const COORDINATOR_QUEUE: usize = 256;
 pub const CATALOG_QUEUE: usize = 1_024;
 /// Requests waiting for one plugin's actor.
 pub const PLUGIN_QUEUE: usize = 256;
+/// Questions waiting for the watchdog.
+pub const WATCHDOG_QUEUE: usize = 256;
+/// Events a subscriber may be behind before it misses some.
+pub const EVENTS_QUEUE: usize = 1_024;
 /// Records waiting for the audit log.
 pub const AUDIT_QUEUE: usize = 4_096;
 

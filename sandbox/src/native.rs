@@ -32,7 +32,7 @@ mod services;
 
 pub use exit::end_process;
 pub use image::Image;
-pub use loader::{loader_stuck, map, mapped_images};
+pub use loader::{loader_stuck, map, mapped_images, refused_writes};
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};
 
 #[cfg(test)]

@@ -22,8 +22,10 @@ use themis_sandbox::native;
 /// Where this repository lies.
 #[must_use]
 pub fn repository() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().map(Path::to_owned).unwrap_or_default()
+    // Asked at run time: what was built in one checkout may run in another.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    package.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// A shared library that cargo built as an example of some package of this workspace.

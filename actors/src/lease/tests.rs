@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use themis_messages::ids::{Digest, GenerationId, KeyId, Tier};
-use themis_messages::instance::{CallStatus, HookError, ImageEvidence, Instance, ReplyBuffer};
+use themis_messages::instance::{
+    CallStatus, HookError, ImageEvidence, Instance, ReplyBuffer, StateHooks,
+};
 use themis_messages::manifest::Manifest;
 
 use super::*;
+use crate::generation::Again;
 use crate::telemetry::{self, Counted};
 
 /// Counts who is inside it.
@@ -33,6 +36,18 @@ impl Instance for Watched {
         Ok(())
     }
 
+    fn state_hooks(&self) -> StateHooks {
+        StateHooks::default()
+    }
+
+    fn save_state(&self) -> Result<Vec<u8>, HookError> {
+        Err(HookError::Missing)
+    }
+
+    fn reload(&self, _from_version: &str, _state: &[u8]) -> Result<(), HookError> {
+        Err(HookError::Missing)
+    }
+
     fn shutdown(&self) -> Result<(), HookError> {
         Ok(())
     }
@@ -50,7 +65,14 @@ fn serving(concurrency: Concurrency) -> (Arc<Serving>, Arc<Watched>) {
         "0".repeat(64)
     );
     let digest = Digest([0; 32]);
-    let evidence = ImageEvidence { digest, build_id: None, inode: 0, reused: false, bytes: 0 };
+    let evidence = ImageEvidence {
+        digest,
+        build_id: None,
+        inode: 0,
+        reused: false,
+        bytes: 0,
+        resident_bytes: 0,
+    };
     let watched = Arc::new(Watched { concurrency, inside: AtomicI64::new(0), evidence });
     let generation = Arc::new(Generation {
         id: GenerationId(1),
@@ -61,6 +83,7 @@ fn serving(concurrency: Concurrency) -> (Arc<Serving>, Arc<Watched>) {
         key_id: KeyId([0; 8]),
         path: "geo/1.0.0".into(),
         instance: Arc::clone(&watched) as Arc<dyn Instance>,
+        again: Again::new(|| Err(HookError::Missing)),
         _counted: Counted::start(),
     });
     let latency = telemetry::call_latency(&generation);
@@ -130,4 +153,95 @@ fn nobody_is_inside_a_drained_stint() {
         assert_eq!(serving.in_flight(), 0);
     }
     println!("{} calls raced {STINTS} closings", entered.into_inner());
+}
+
+/// Far enough away that no test gets there.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
+#[tokio::test]
+async fn held_callers_wait_and_go_on_when_the_hold_is_given_up() {
+    let (serving, _) = serving(Concurrency::Parallel);
+    let inside = serving.enter().unwrap();
+    let hold = serving.hold(later()).unwrap();
+    assert!(serving.hold(later()).is_none(), "one hold at a time");
+    assert!(serving.enter().is_none());
+    drop(inside);
+    serving.drained().await;
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            serving.wait_at_door();
+            serving.enter().is_some()
+        });
+        drop(hold);
+        assert!(waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn a_hold_ends_at_its_limit_whatever_became_of_its_holder() {
+    let (serving, _) = serving(Concurrency::Parallel);
+    let hold = serving.hold(Instant::now() + Duration::from_millis(5)).unwrap();
+    serving.wait_at_door();
+    assert!(serving.enter().is_some(), "callers go on");
+    assert!(!hold.close(), "and its holder learns that they did");
+    assert!(serving.enter().is_some());
+}
+
+#[test]
+fn a_hold_that_is_closed_in_time_lets_nobody_in_any_more() {
+    let (serving, _) = serving(Concurrency::Parallel);
+    let hold = serving.hold(later()).unwrap();
+    assert!(hold.close());
+    serving.wait_at_door();
+    assert!(serving.enter().is_none(), "a newer stint is published");
+}
+
+/// Callers race holds that lapse, are given up, or close: between a drained hold and its close nobody gets in.
+#[test]
+fn nobody_gets_in_between_a_drained_hold_and_its_close() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut closed = 0;
+    for round in 0..500_u64 {
+        let (serving, watched) = serving(Concurrency::Parallel);
+        let calls = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        match serving.enter() {
+                            Some(visit) => {
+                                visit.count_call();
+                                calls.fetch_add(1, Ordering::SeqCst);
+                                let mut reply = Vec::new();
+                                let reply = &mut ReplyBuffer::new(&mut reply);
+                                serving.generation.instance.call(0, b"", reply);
+                            }
+                            None if serving.door.load(Ordering::SeqCst) == CLOSED => return,
+                            None => serving.wait_at_door(),
+                        }
+                    }
+                });
+            }
+            // Some of these limits pass before the close, some do not.
+            let until = Instant::now() + Duration::from_micros(round * 4);
+            let hold = serving.hold(until).unwrap();
+            // A door that opened again lets callers in for ever.
+            let left = until.saturating_duration_since(Instant::now());
+            let drained = runtime
+                .block_on(async { tokio::time::timeout(left, serving.drained()).await.is_ok() });
+            let (seen, inside) =
+                (calls.load(Ordering::SeqCst), watched.inside.load(Ordering::SeqCst));
+            std::thread::yield_now();
+            let after = calls.load(Ordering::SeqCst);
+            if hold.close() && drained {
+                closed += 1;
+                assert_eq!((seen, inside), (after, 0), "a call came between");
+            }
+            serving.close();
+        });
+    }
+    println!("{closed} of 500 holds were closed in time");
+    assert!(closed > 0);
 }

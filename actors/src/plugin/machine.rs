@@ -1,34 +1,39 @@
 //! Which generation of a plugin serves, which is warm, which may end: a pure machine.
 //!
 //! ```text
-//!            install                 install, confirm
+//!            install                 install, settle
 //! (new) ───────────────▶ current ───────────────▶ previous ──────────▶ retiring ──drained──▶ ended
 //!                           ▲  ◀────rollback────▶    ▲      parked      ▲
 //!                           └────────revert──────────┘                  └── unload
 //! stuck: current ──▶ pinned (never ended: a thread is inside)
 //! ```
 //!
-//! `parked` is the previous generation of an install that is not confirmed yet: a revert needs it again.
+//! `parked` is the previous generation of an install that is not settled yet: a revert needs it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use themis_messages::ids::GenerationId;
+use themis_messages::lifecycle::Retention;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A proven candidate takes over.
     Install(GenerationId),
-    /// The last install is on record: what it replaced twice over may go.
-    Confirm,
-    /// The last install could not be recorded: back to what was.
-    Revert,
+    /// The installed generation has proved itself: what it replaced twice over may go.
+    Settle(GenerationId),
+    /// The installed generation is given up: back to what was.
+    Revert(GenerationId),
     /// Back to the previous generation.
     Rollback,
     /// Nothing serves any more.
     Unload,
+    /// This generation is taken out of service, and nothing takes its place.
+    Withdraw(GenerationId),
     /// A call of this generation does not end.
     Stuck(GenerationId),
+    /// A hook of this generation does not end: it may serve on, and is never shut down.
+    Pin(GenerationId),
     /// The last caller left a closed stint of this generation.
     Drained(GenerationId),
     /// Its shutdown hook is over, one way or the other.
@@ -53,6 +58,8 @@ pub enum Refusal {
     NotServing,
     /// There is no previous generation.
     NoPrevious,
+    /// Another generation serves by now.
+    NotCurrent,
 }
 
 /// The generations of one plugin.
@@ -68,10 +75,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that finds `current` serving already: its actor was restarted.
-    #[must_use]
-    pub fn found(current: Option<GenerationId>) -> Self {
-        Self { current, ..Self::default() }
+    /// Takes over from an incarnation that may have died between publishing and noting it: what is published
+    /// is what serves.
+    pub fn reconcile(&mut self, published: Option<GenerationId>) {
+        if published == self.current {
+            return;
+        }
+        let event = match published {
+            None => Event::Unload,
+            Some(id) if self.previous == Some(id) => Event::Rollback,
+            Some(id) => Event::Install(id),
+        };
+        // Its effects were carried out; a refusal means that there is nothing to catch up with.
+        drop(self.step(event));
     }
 
     /// What serves.
@@ -98,6 +114,28 @@ impl Machine {
         self.leased.len()
     }
 
+    /// Whether a thread is inside this generation for good.
+    #[must_use]
+    pub fn is_pinned(&self, generation: GenerationId) -> bool {
+        self.pinned.contains(&generation)
+    }
+
+    /// Why a generation is kept; `None` when it is not.
+    #[must_use]
+    pub fn retention(&self, generation: GenerationId) -> Option<Retention> {
+        let is = |place: Option<GenerationId>| place == Some(generation);
+        let leased = self.leased.contains_key(&generation);
+        match () {
+            () if is(self.current) => Some(Retention::Serving),
+            () if self.pinned.contains(&generation) => Some(Retention::Stuck),
+            () if is(self.previous) => Some(Retention::Previous),
+            () if is(self.parked) => Some(Retention::Parked),
+            () if leased => Some(Retention::Leased),
+            () if self.retiring.contains(&generation) => Some(Retention::Ending),
+            () => None,
+        }
+    }
+
     /// Applies one event.
     ///
     /// # Errors
@@ -105,11 +143,13 @@ impl Machine {
     pub fn step(&mut self, event: Event) -> Result<Vec<Effect>, Refusal> {
         match event {
             Event::Install(candidate) => Ok(self.install(candidate)),
-            Event::Confirm => Ok(self.retire(self.parked).into_iter().collect()),
-            Event::Revert => self.revert(),
+            Event::Settle(generation) => self.settle(generation),
+            Event::Revert(generation) => self.revert(generation),
             Event::Rollback => self.rollback(),
             Event::Unload => self.unload(),
+            Event::Withdraw(generation) => self.withdraw(generation),
             Event::Stuck(generation) => Ok(self.stuck(generation)),
+            Event::Pin(generation) => Ok(self.pin(generation)),
             Event::Drained(generation) => Ok(self.drained(generation)),
             Event::Ended(generation) => Ok(self.ended(generation)),
         }
@@ -125,14 +165,27 @@ impl Machine {
         effects
     }
 
-    fn revert(&mut self) -> Result<Vec<Effect>, Refusal> {
-        let failed = self.current.ok_or(Refusal::NotServing)?;
+    fn settle(&mut self, generation: GenerationId) -> Result<Vec<Effect>, Refusal> {
+        self.must_serve(generation)?;
+        Ok(self.retire(self.parked).into_iter().collect())
+    }
+
+    fn revert(&mut self, failed: GenerationId) -> Result<Vec<Effect>, Refusal> {
+        self.must_serve(failed)?;
         self.close_current();
         self.current = self.previous;
         self.previous = self.parked.take();
         let mut effects = vec![Effect::Publish(self.current)];
         effects.extend(self.retire(Some(failed)));
         Ok(effects)
+    }
+
+    fn must_serve(&self, generation: GenerationId) -> Result<(), Refusal> {
+        match self.current {
+            Some(current) if current == generation => Ok(()),
+            Some(_) => Err(Refusal::NotCurrent),
+            None => Err(Refusal::NotServing),
+        }
     }
 
     fn rollback(&mut self) -> Result<Vec<Effect>, Refusal> {
@@ -143,7 +196,9 @@ impl Machine {
         self.close_current();
         self.previous = self.current;
         self.current = Some(target);
-        Ok(vec![Effect::Publish(self.current)])
+        let mut effects = vec![Effect::Publish(self.current)];
+        effects.extend(self.retire(self.parked));
+        Ok(effects)
     }
 
     fn unload(&mut self) -> Result<Vec<Effect>, Refusal> {
@@ -158,13 +213,18 @@ impl Machine {
         Ok(effects)
     }
 
+    fn withdraw(&mut self, generation: GenerationId) -> Result<Vec<Effect>, Refusal> {
+        self.must_serve(generation)?;
+        self.close_current();
+        self.current = None;
+        let mut effects = vec![Effect::Publish(None)];
+        effects.extend(self.retire(Some(generation)));
+        Ok(effects)
+    }
+
     /// A thread is inside for good: whatever its role was, it is never shut down or dropped.
     fn stuck(&mut self, generation: GenerationId) -> Vec<Effect> {
-        let known = self.current == Some(generation)
-            || self.previous == Some(generation)
-            || self.parked == Some(generation)
-            || self.retiring.contains(&generation);
-        if !known {
+        if !self.knows(generation) {
             return Vec::new();
         }
         self.pinned.insert(generation);
@@ -180,6 +240,21 @@ impl Machine {
             return vec![Effect::Publish(None)];
         }
         Vec::new()
+    }
+
+    fn pin(&mut self, generation: GenerationId) -> Vec<Effect> {
+        if self.knows(generation) {
+            self.pinned.insert(generation);
+            self.retiring.remove(&generation);
+        }
+        Vec::new()
+    }
+
+    fn knows(&self, generation: GenerationId) -> bool {
+        self.current == Some(generation)
+            || self.previous == Some(generation)
+            || self.parked == Some(generation)
+            || self.retiring.contains(&generation)
     }
 
     fn drained(&mut self, generation: GenerationId) -> Vec<Effect> {
@@ -208,6 +283,9 @@ impl Machine {
         let generation = generation?;
         if self.parked == Some(generation) {
             self.parked = None;
+        }
+        if self.pinned.contains(&generation) {
+            return None;
         }
         self.retiring.insert(generation);
         self.shutdown_when_free(generation)

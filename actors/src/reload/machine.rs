@@ -1,23 +1,25 @@
-//! The order of a load or reload and its ways out: a pure machine.
+//! The order of a load or reload and its ways out: a pure machine. One plugin or a set of them goes the same way.
 //!
 //! ```text
-//! Admit ─▶ Claim ─▶ RecordIntent ─▶ Map ─▶ Initialise ─▶ Probe ─▶ Swap ─▶ RecordOutcome ─▶ Confirm ─▶ Reply
-//!   │        │           │           │         │           │        │           │
-//!   └────────┴───────────┼───────────┴─────────┤           └─Discard┘        Revert ─▶ Reply
-//!                        ▼             Quarantine (stuck) ──┐   │
-//!                      Reply                                ▼   ▼
-//!                                               RecordFailure ─▶ Reply
+//! Admit ─▶ Claim ─▶ RecordIntent ─▶ Map ─▶ Initialise ─▶ Probe ─▶ HandOver ─▶ Swap ─▶ RecordOutcome ─▶ Confirm ─▶ Reply
+//!   │        │           │           │         │           │         │         │           │
+//!   │        │           ▼           └─────────┴───────────┴─────────┤         └──▶ Revert ◀┘
+//!   │        │         Reply                                         ▼               │
+//!   └────────┴──────────────────────────────────────▶ RecordFailure ◀── Discard ◀────┘
 //! ```
 //!
-//! Before the swap nothing a caller could notice has happened. The intent is durable before any code of the
-//! plugin runs; the outcome is durable before the request is answered, or the swap is undone.
+//! Before the swap nothing a caller could notice has happened, but for a hold of new leases while state moves. The
+//! intent is durable before any code of the plugin runs; the outcome is durable before the request is answered,
+//! or the swap is undone.
 
-/// What has to be done next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use themis_messages::lifecycle::Stage;
+
+/// What has to be done next, for every plugin of the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read, verify, pre-flight.
     Admit,
-    /// Get the right to change the plugin, and check what it depends on.
+    /// Get the right to change the plugins, and check what they depend on.
     Claim,
     /// Make the intent durable.
     RecordIntent,
@@ -27,6 +29,8 @@ pub enum Effect {
     Initialise,
     /// Health and self-tests.
     Probe,
+    /// Hold new leases and move the state.
+    HandOver,
     /// Swap the pointer.
     Swap,
     /// Make the outcome durable.
@@ -35,14 +39,48 @@ pub enum Effect {
     Confirm,
     /// Back to what served before.
     Revert,
-    /// Shut the candidate down.
+    /// Shut candidates down that never served.
     Discard,
-    /// Remember that this image hangs.
-    Quarantine,
     /// Make the failure durable.
     RecordFailure,
     /// Answer the request.
     Reply,
+}
+
+impl Effect {
+    /// Every effect of an operation that succeeds, in order.
+    pub const WAY: [Self; 11] = [
+        Self::Admit,
+        Self::Claim,
+        Self::RecordIntent,
+        Self::Map,
+        Self::Initialise,
+        Self::Probe,
+        Self::HandOver,
+        Self::Swap,
+        Self::RecordOutcome,
+        Self::Confirm,
+        Self::Reply,
+    ];
+
+    /// The stage it is shown as; cleaning up is none.
+    #[must_use]
+    pub const fn stage(self) -> Option<Stage> {
+        match self {
+            Self::Admit => Some(Stage::Admitting),
+            Self::Claim => Some(Stage::Claiming),
+            Self::RecordIntent => Some(Stage::Recording),
+            Self::Map => Some(Stage::Loading),
+            Self::Initialise => Some(Stage::Initialising),
+            Self::Probe => Some(Stage::Probing),
+            Self::HandOver => Some(Stage::HandingOver),
+            Self::Swap => Some(Stage::Swapping),
+            Self::RecordOutcome => Some(Stage::Settling),
+            Self::Confirm | Self::Revert | Self::Discard | Self::RecordFailure | Self::Reply => {
+                None
+            }
+        }
+    }
 }
 
 /// How the last effect went.
@@ -50,10 +88,8 @@ pub enum Effect {
 pub enum Event {
     /// As wanted.
     Done,
-    /// It failed, and ended.
+    /// It failed for one of the plugins.
     Failed,
-    /// It never ended: a thread is inside the plugin for good.
-    Stuck,
 }
 
 /// One load or reload under way.
@@ -86,19 +122,21 @@ fn next(doing: Effect, event: Event) -> Option<Effect> {
         (E::RecordIntent, Event::Done) => E::Map,
         (E::Map, Event::Done) => E::Initialise,
         (E::Initialise, Event::Done) => E::Probe,
-        (E::Probe, Event::Done) => E::Swap,
+        (E::Probe, Event::Done) => E::HandOver,
+        (E::HandOver, Event::Done) => E::Swap,
         (E::Swap, Event::Done) => E::RecordOutcome,
         (E::RecordOutcome, Event::Done) => E::Confirm,
 
-        // The log takes nothing: there is nowhere to record this failure either.
-        (E::RecordIntent, _) => E::Reply,
-        (E::RecordOutcome, _) => E::Revert,
-        (E::Map | E::Initialise | E::Probe, Event::Stuck) => E::Quarantine,
-        (E::Probe | E::Swap, _) => E::Discard,
-        (E::Admit | E::Claim | E::Map | E::Initialise, _) => E::RecordFailure,
+        (E::Admit | E::Claim, Event::Failed) => E::RecordFailure,
+        // The log takes nothing: there is nowhere to record this failure either, and nothing to undo.
+        (E::RecordIntent, Event::Failed) => E::Reply,
+        (E::Map | E::Initialise | E::Probe | E::HandOver, Event::Failed) => E::Discard,
+        // Of a set, some may serve already.
+        (E::Swap | E::RecordOutcome, Event::Failed) => E::Revert,
 
-        (E::Discard | E::Quarantine, _) => E::RecordFailure,
-        (E::Confirm | E::Revert | E::RecordFailure, _) => E::Reply,
+        (E::Revert, _) => E::Discard,
+        (E::Discard, _) => E::RecordFailure,
+        (E::Confirm | E::RecordFailure, _) => E::Reply,
         (E::Reply, _) => return None,
     };
     Some(next)
@@ -120,60 +158,40 @@ mod tests {
         done
     }
 
-    fn check(fails: Effect, event: Event, want: &Expect) {
-        let trace = run(|effect| if effect == fails { event } else { Event::Done });
-        want.assert_eq(&format!("{trace:?}"));
+    fn check(fails: Effect, want: &Expect) {
+        let answer = |effect| if effect == fails { Event::Failed } else { Event::Done };
+        let trace = run(answer);
+        let behind = trace.iter().skip_while(|it| **it != fails).skip(1).collect::<Vec<_>>();
+        want.assert_eq(&format!("{behind:?}"));
     }
 
     #[test]
     fn the_way_that_succeeds() {
-        let want = expect![
-            "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Confirm, Reply]"
-        ];
-        want.assert_eq(&format!("{:?}", run(|_| Event::Done)));
+        assert_eq!(run(|_| Event::Done), Effect::WAY);
     }
 
     #[test]
     fn the_ways_that_fail() {
         use Effect as E;
-        check(E::Admit, Event::Failed, &expect!["[Admit, RecordFailure, Reply]"]);
-        check(E::Claim, Event::Failed, &expect!["[Admit, Claim, RecordFailure, Reply]"]);
-        check(E::RecordIntent, Event::Failed, &expect!["[Admit, Claim, RecordIntent, Reply]"]);
-        check(
-            E::Map,
-            Event::Stuck,
-            &expect!["[Admit, Claim, RecordIntent, Map, Quarantine, RecordFailure, Reply]"],
-        );
-        check(
-            E::Initialise,
-            Event::Failed,
-            &expect!["[Admit, Claim, RecordIntent, Map, Initialise, RecordFailure, Reply]"],
-        );
-        check(
-            E::Probe,
-            Event::Failed,
-            &expect![
-                "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Discard, RecordFailure, Reply]"
-            ],
-        );
-        check(
-            E::RecordOutcome,
-            Event::Failed,
-            &expect![
-                "[Admit, Claim, RecordIntent, Map, Initialise, Probe, Swap, RecordOutcome, Revert, Reply]"
-            ],
-        );
+        check(E::Admit, &expect!["[RecordFailure, Reply]"]);
+        check(E::Claim, &expect!["[RecordFailure, Reply]"]);
+        check(E::RecordIntent, &expect!["[Reply]"]);
+        for step in [E::Map, E::Initialise, E::Probe, E::HandOver] {
+            check(step, &expect!["[Discard, RecordFailure, Reply]"]);
+        }
+        for step in [E::Swap, E::RecordOutcome] {
+            check(step, &expect!["[Revert, Discard, RecordFailure, Reply]"]);
+        }
     }
 
     proptest! {
         #[test]
-        fn laws(answers in proptest::collection::vec(0_u8..6, 20)) {
+        fn laws(answers in proptest::collection::vec(0_u8..5, 20)) {
             let mut answers = answers.into_iter();
             let mut events = Vec::new();
             let trace = run(|_| {
                 let event = match answers.next() {
                     Some(0) => Event::Failed,
-                    Some(1) => Event::Stuck,
                     Some(_) | None => Event::Done,
                 };
                 events.push(event);
@@ -184,18 +202,20 @@ mod tests {
             prop_assert_eq!(trace.last(), Some(&Effect::Reply));
             // No code of the plugin runs before its intent is durable.
             if let Some(map) = at(Effect::Map) {
-                prop_assert!(at(Effect::RecordIntent).is_some_and(|intent| intent < map && events[intent] == Event::Done));
+                let intent = at(Effect::RecordIntent);
+                prop_assert!(intent.is_some_and(|it| it < map && events[it] == Event::Done));
             }
             // A version that serves has been probed, and is on record or taken back.
             if let Some(swap) = at(Effect::Swap) {
                 prop_assert!(at(Effect::Probe).is_some_and(|probe| events[probe] == Event::Done));
+                prop_assert!(at(Effect::HandOver).is_some_and(|it| events[it] == Event::Done));
                 if events[swap] == Event::Done {
                     prop_assert!(at(Effect::Confirm).is_some() != at(Effect::Revert).is_some());
                 }
             }
-            // A stuck instance is never shut down: a thread is inside.
-            if at(Effect::Quarantine).is_some() {
-                prop_assert!(at(Effect::Discard).is_none());
+            // Whatever was initialised and does not serve is shut down.
+            if at(Effect::Initialise).is_some() && at(Effect::Confirm).is_none() {
+                prop_assert!(at(Effect::Discard).is_some());
             }
         }
     }

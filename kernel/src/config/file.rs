@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::error::ConfigError;
 use super::source::Source;
+use super::watch::{self, BudgetToml, ProbationToml, StateToml, WatchdogToml};
 use super::{
     ADMIN_SOCKET, CALL_DEADLINE_MAX, CPU_PERCENT_MAX, Config, Limits, PluginConfig, PluginLimits,
     Require, WASM_MEMORY_BYTES_MAX,
@@ -43,6 +44,14 @@ struct ThemisToml {
     plugin: BTreeMap<PluginName, PluginToml>,
     #[serde(default)]
     limits: LimitsToml,
+    #[serde(default)]
+    probation: ProbationToml,
+    #[serde(default)]
+    watchdog: WatchdogToml,
+    #[serde(default)]
+    state: StateToml,
+    #[serde(default)]
+    budget: BudgetToml,
 }
 
 /// A plugin's name, or `"*"`.
@@ -156,6 +165,8 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
     config.trusted_keys = trusted_keys(source, file.trusted_key)?;
     config.revoked_keys = revoked_keys(source, &file.revoked.keys, &config.trusted_keys)?;
     config.revoked_digests = file.revoked.digests;
+    let tables = (file.probation, file.watchdog, file.state, file.budget);
+    watch::read(source, &mut config, &tables)?;
     Ok(config)
 }
 

@@ -345,9 +345,14 @@ mod tests {
             E::Unload,
             E::Retire,
             E::Quarantine,
+            E::Release,
+            E::Restart,
+            E::SwapBack,
+            E::Settle,
+            E::FirstCall,
         ];
         let outcomes = [O::Intent, O::Done, O::Refused, O::Failed];
-        expect![[r#"["start","stop","discover","load","reload","rollback","unload","retire","quarantine"]["intent","done","refused","failed"]"#]]
+        expect![[r#"["start","stop","discover","load","reload","rollback","unload","retire","quarantine","release","restart","swap-back","settle","first-call"]["intent","done","refused","failed"]"#]]
             .assert_eq(&format!(
                 "{}{}",
                 serde_json::to_string(&events).unwrap(),

@@ -11,6 +11,8 @@ pub(super) struct Entries {
     pub(super) init: abi::InitFn,
     pub(super) call: abi::CallFn,
     pub(super) health: Option<abi::PlainFn>,
+    pub(super) save_state: Option<abi::SaveStateFn>,
+    pub(super) reload: Option<abi::ReloadFn>,
     pub(super) shutdown: abi::PlainFn,
 }
 

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use themis_messages::instance::{
-    CallStatus, Concurrency, HookError, ImageEvidence, Instance, ReplyBuffer,
+    CallStatus, Concurrency, HookError, ImageEvidence, Instance, ReplyBuffer, StateHooks,
 };
-use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, STATE_BYTES_MAX};
 use themis_plugin::abi::{self, Reply, Slice};
 
 use super::image::Image;
@@ -118,6 +118,36 @@ impl Instance for NativeInstance {
         }
         // SAFETY: the entry is the verified image's; shutdown waits for the lock held here.
         hook_outcome(unsafe { health(self.instance) }, &Message::default())
+    }
+
+    fn state_hooks(&self) -> StateHooks {
+        let entries = &self.image.mapped.entries;
+        StateHooks { saves: entries.save_state.is_some(), takes: entries.reload.is_some() }
+    }
+
+    fn save_state(&self) -> Result<Vec<u8>, HookError> {
+        let save_state = self.image.mapped.entries.save_state.ok_or(HookError::Missing)?;
+        let mut bytes = Vec::new();
+        let mut buffer = ReplyBuffer::with_cap(&mut bytes, STATE_BYTES_MAX);
+        let ctx = ptr::from_mut(&mut buffer).cast();
+        let sink = Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_reply };
+        // SAFETY: the entry is the verified image's; the sink outlives the call.
+        let code = unsafe { save_state(self.instance, &raw const sink) };
+        if buffer.overflowed() {
+            return Err(HookError::TooLarge { max: STATE_BYTES_MAX });
+        }
+        hook_outcome(code, &Message::default())?;
+        Ok(bytes)
+    }
+
+    fn reload(&self, from_version: &str, state: &[u8]) -> Result<(), HookError> {
+        let reload = self.image.mapped.entries.reload.ok_or(HookError::Missing)?;
+        let mut message = Message::default();
+        let sink = message.sink();
+        let (from, state) = (Slice::new(from_version.as_bytes()), Slice::new(state));
+        // SAFETY: the entry is the verified image's; everything outlives the call.
+        let code = unsafe { reload(self.instance, from, state, &raw const sink) };
+        hook_outcome(code, &message)
     }
 
     fn shutdown(&self) -> Result<(), HookError> {

@@ -50,6 +50,7 @@ pub(super) fn prove(
         inode: file.inode(),
         reused: false,
         bytes: file.len(),
+        resident_bytes: file.len(),
     };
     Ok(Mapped { entries, concurrency, address, evidence })
 }
@@ -101,7 +102,14 @@ fn entries(descriptor: &abi::Descriptor, object: &Object) -> Result<Entries, Map
     if let Some(health) = descriptor.health {
         inside("health", health as usize)?;
     }
-    Ok(Entries { init, call, health: descriptor.health, shutdown })
+    if let Some(save_state) = descriptor.save_state {
+        inside("save_state", save_state as usize)?;
+    }
+    if let Some(reload) = descriptor.reload {
+        inside("reload", reload as usize)?;
+    }
+    let (save_state, reload) = (descriptor.save_state, descriptor.reload);
+    Ok(Entries { init, call, health: descriptor.health, save_state, reload, shutdown })
 }
 
 /// One segment of a mapped object.

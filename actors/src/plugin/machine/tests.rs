@@ -31,22 +31,22 @@ fn two_reloads_end_the_first_version_once_it_is_drained() {
     check(
         &[
             Install(g(1)),
-            Confirm,
+            Settle(g(1)),
             Install(g(2)),
-            Confirm,
+            Settle(g(2)),
             Install(g(3)),
-            Confirm,
+            Settle(g(3)),
             Drained(g(2)),
             Drained(g(1)),
             Ended(g(1)),
         ],
         &expect![[r#"
             Install(g(1)) -> Ok([Publish(Some(g(1)))])
-            Confirm -> Ok([])
+            Settle(g(1)) -> Ok([])
             Install(g(2)) -> Ok([Publish(Some(g(2)))])
-            Confirm -> Ok([])
+            Settle(g(2)) -> Ok([])
             Install(g(3)) -> Ok([Publish(Some(g(3)))])
-            Confirm -> Ok([])
+            Settle(g(3)) -> Ok([])
             Drained(g(2)) -> Ok([])
             Drained(g(1)) -> Ok([Shutdown(g(1))])
             Ended(g(1)) -> Ok([Forget(g(1))])
@@ -59,14 +59,23 @@ fn two_reloads_end_the_first_version_once_it_is_drained() {
 fn rolling_back_twice_returns_to_where_one_was() {
     use Event::*;
     check(
-        &[Rollback, Install(g(1)), Confirm, Rollback, Install(g(2)), Confirm, Rollback, Rollback],
+        &[
+            Rollback,
+            Install(g(1)),
+            Settle(g(1)),
+            Rollback,
+            Install(g(2)),
+            Settle(g(2)),
+            Rollback,
+            Rollback,
+        ],
         &expect![[r#"
             Rollback -> Err(NotServing)
             Install(g(1)) -> Ok([Publish(Some(g(1)))])
-            Confirm -> Ok([])
+            Settle(g(1)) -> Ok([])
             Rollback -> Err(NoPrevious)
             Install(g(2)) -> Ok([Publish(Some(g(2)))])
-            Confirm -> Ok([])
+            Settle(g(2)) -> Ok([])
             Rollback -> Ok([Publish(Some(g(1)))])
             Rollback -> Ok([Publish(Some(g(2)))])
             = Some(g(2)) Some(g(1)) retiring {} leased {g(1): 2, g(2): 1} pinned {}
@@ -78,16 +87,57 @@ fn rolling_back_twice_returns_to_where_one_was() {
 fn an_install_that_cannot_be_recorded_is_undone_with_its_rollback_target() {
     use Event::*;
     check(
-        &[Install(g(1)), Confirm, Install(g(2)), Confirm, Install(g(3)), Revert, Drained(g(3))],
+        &[
+            Install(g(1)),
+            Settle(g(1)),
+            Install(g(2)),
+            Settle(g(2)),
+            Install(g(3)),
+            Revert(g(3)),
+            Drained(g(3)),
+        ],
         &expect![[r#"
             Install(g(1)) -> Ok([Publish(Some(g(1)))])
-            Confirm -> Ok([])
+            Settle(g(1)) -> Ok([])
             Install(g(2)) -> Ok([Publish(Some(g(2)))])
-            Confirm -> Ok([])
+            Settle(g(2)) -> Ok([])
             Install(g(3)) -> Ok([Publish(Some(g(3)))])
-            Revert -> Ok([Publish(Some(g(2)))])
+            Revert(g(3)) -> Ok([Publish(Some(g(2)))])
             Drained(g(3)) -> Ok([Shutdown(g(3))])
             = Some(g(2)) Some(g(1)) retiring {g(3)} leased {g(1): 1, g(2): 1} pinned {}
+        "#]],
+    );
+}
+
+#[test]
+fn an_incarnation_that_died_after_publishing_is_caught_up_with() {
+    for (published, current, previous) in [
+        (Some(g(3)), Some(g(3)), Some(g(2))),
+        (Some(g(1)), Some(g(1)), Some(g(2))),
+        (None, None, None),
+    ] {
+        let mut machine = Machine::default();
+        for event in [Event::Install(g(1)), Event::Settle(g(1)), Event::Install(g(2))] {
+            machine.step(event).unwrap();
+        }
+        machine.reconcile(published);
+        assert_eq!((machine.current(), machine.previous()), (current, previous));
+    }
+}
+
+#[test]
+fn a_version_whose_hook_hangs_serves_on_and_is_never_shut_down() {
+    use Event::*;
+    check(
+        &[Install(g(1)), Pin(g(1)), Install(g(2)), Settle(g(2)), Drained(g(1)), Unload],
+        &expect![[r#"
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Pin(g(1)) -> Ok([])
+            Install(g(2)) -> Ok([Publish(Some(g(2)))])
+            Settle(g(2)) -> Ok([])
+            Drained(g(1)) -> Ok([])
+            Unload -> Ok([Publish(None)])
+            = None None retiring {g(2)} leased {g(2): 1} pinned {g(1)}
         "#]],
     );
 }
@@ -96,12 +146,12 @@ fn an_install_that_cannot_be_recorded_is_undone_with_its_rollback_target() {
 fn a_stuck_version_is_pinned_and_the_previous_one_is_the_way_out() {
     use Event::*;
     check(
-        &[Install(g(1)), Confirm, Install(g(2)), Confirm, Stuck(g(2)), Rollback, Unload],
+        &[Install(g(1)), Settle(g(1)), Install(g(2)), Settle(g(2)), Stuck(g(2)), Rollback, Unload],
         &expect![[r#"
             Install(g(1)) -> Ok([Publish(Some(g(1)))])
-            Confirm -> Ok([])
+            Settle(g(1)) -> Ok([])
             Install(g(2)) -> Ok([Publish(Some(g(2)))])
-            Confirm -> Ok([])
+            Settle(g(2)) -> Ok([])
             Stuck(g(2)) -> Ok([Publish(None)])
             Rollback -> Ok([Publish(Some(g(1)))])
             Unload -> Ok([Publish(None)])
@@ -119,6 +169,7 @@ struct World {
     inside: BTreeMap<GenerationId, usize>,
     shut: BTreeSet<GenerationId>,
     stuck: BTreeSet<GenerationId>,
+    pinned: BTreeSet<GenerationId>,
 }
 
 impl World {
@@ -128,7 +179,16 @@ impl World {
                 self.next += 1;
                 Event::Install(g(self.next))
             }
-            2 => Event::Confirm,
+            2 | 9..=11 => match (choice, self.published) {
+                (_, None) => return,
+                (2, Some(current)) => Event::Settle(current),
+                (9, Some(current)) => Event::Revert(current),
+                (11, Some(current)) => Event::Withdraw(current),
+                (_, Some(current)) => {
+                    self.pinned.insert(current);
+                    Event::Pin(current)
+                }
+            },
             3 => Event::Rollback,
             4 => Event::Unload,
             5 => match self.published {
@@ -173,6 +233,7 @@ impl World {
                 assert_ne!(self.published, Some(generation), "it serves");
                 assert_ne!(self.machine.previous(), Some(generation), "a rollback needs it");
                 assert!(!self.stuck.contains(&generation), "a thread is stuck inside");
+                assert!(!self.pinned.contains(&generation), "a thread is inside a hook");
             }
             Effect::Forget(_) => {}
         }
@@ -181,18 +242,27 @@ impl World {
 
 proptest! {
     #[test]
-    fn no_generation_ends_while_anybody_needs_it(choices in proptest::collection::vec(0_u8..9, 0..80)) {
+    fn no_generation_ends_while_anybody_needs_it(choices in proptest::collection::vec(0_u8..12, 0..80)) {
         let mut world = World::default();
         for choice in choices {
             world.play(choice);
             prop_assert_eq!(world.machine.current(), world.published);
+            // Whatever is not over is accounted for, by a reason.
+            for id in (1..=world.next).map(g).filter(|id| !world.shut.contains(id)) {
+                prop_assert!(world.machine.retention(id).is_some(), "{id:?} is lost");
+            }
+            // An incarnation that takes over finds what is published, wherever the last one died.
+            let mut successor = world.machine.clone();
+            successor.reconcile(world.published);
+            prop_assert_eq!(&successor, &world.machine);
         }
         // Once everybody has left and all is unloaded, every generation has ended or is pinned.
         world.play(4);
         while !world.inside.is_empty() {
             world.play(8);
         }
-        let accounted: BTreeSet<_> = world.shut.union(&world.stuck).copied().collect();
+        let kept: BTreeSet<_> = world.stuck.union(&world.pinned).copied().collect();
+        let accounted: BTreeSet<_> = world.shut.union(&kept).copied().collect();
         prop_assert_eq!(accounted.len() as u64, world.next);
     }
 }

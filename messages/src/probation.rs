@@ -1,0 +1,226 @@
+//! What is watched while a new version is on probation, and what it has to show for itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::lifecycle::as_millis;
+use crate::limits::{
+    PROBATION_ERROR_PERCENT, PROBATION_ERRORS_MIN, PROBATION_LATENCY_FACTOR,
+    PROBATION_LATENCY_FLOOR, PROBATION_SAMPLES_MIN, PROBATION_WINDOW,
+};
+
+/// When a new version is swapped back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a version is watched. Zero settles every version at once.
+    pub window: Duration,
+    /// So many errors are needed before their rate counts.
+    pub errors_min: u64,
+    /// Percentage points the error rate may lie above that of the version before.
+    pub error_percent: u64,
+    /// How many times slower the ninth decile of latency may be than that of the version before.
+    pub latency_factor: u64,
+    /// Latency counts only when it grew by at least this much.
+    pub latency_floor: Duration,
+    /// So many timed calls of either version are needed before latency counts.
+    pub samples_min: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            window: PROBATION_WINDOW,
+            errors_min: PROBATION_ERRORS_MIN,
+            error_percent: PROBATION_ERROR_PERCENT,
+            latency_factor: PROBATION_LATENCY_FACTOR,
+            latency_floor: PROBATION_LATENCY_FLOOR,
+            samples_min: PROBATION_SAMPLES_MIN,
+        }
+    }
+}
+
+/// What was counted of one version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Calls made.
+    pub calls: u64,
+    /// Calls that ended in an error of any kind, faults included.
+    pub errors: u64,
+    /// Calls that ended with a code outside the ABI, or with the death of what ran them.
+    pub faults: u64,
+    /// Calls that were timed.
+    pub samples: u64,
+    /// Nine of ten timed calls took at most this long, in nanoseconds, to a quarter of a power of two.
+    pub p90_ns: u64,
+}
+
+impl Tally {
+    /// Errors among a thousand calls.
+    #[must_use]
+    pub fn errors_per_mille(&self) -> u64 {
+        if self.calls == 0 { 0 } else { self.errors.saturating_mul(1_000) / self.calls }
+    }
+}
+
+/// Why a version was swapped back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It faults, and the version before did not.
+    Faults,
+    /// It fails more often than the version before.
+    Errors,
+    /// It is much slower than the version before.
+    Latency,
+    /// Its health check failed.
+    Health,
+    /// Another member of the set it was reloaded with was swapped back.
+    Set,
+}
+
+impl Fault {
+    /// Stable code for programs, metrics and the audit log.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Faults => "probation.faults",
+            Self::Errors => "probation.errors",
+            Self::Latency => "probation.latency",
+            Self::Health => "probation.health",
+            Self::Set => "probation.set",
+        }
+    }
+}
+
+/// What a probation has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// Why the version was swapped back; `None` when it passed.
+    pub fault: Option<Fault>,
+    /// Of the version before, for as long as it served.
+    pub before: Tally,
+    /// Of the version on probation.
+    pub after: Tally,
+    /// From the swap to the verdict.
+    #[serde(rename = "elapsed_ms", serialize_with = "as_millis")]
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { before, after, elapsed, .. } = self;
+        let rate = |tally: &Tally| {
+            let per_mille = tally.errors_per_mille();
+            format!("{}.{} %", per_mille / 10, per_mille % 10)
+        };
+        write!(
+            f,
+            "{} of {} calls failed ({}, before: {}), {} faults (before: {}), p90 {:?} (before: {:?}), within {elapsed:.1?}",
+            after.errors,
+            after.calls,
+            rate(after),
+            rate(before),
+            after.faults,
+            before.faults,
+            Duration::from_nanos(after.p90_ns),
+            Duration::from_nanos(before.p90_ns),
+        )
+    }
+}
+
+/// What can be said of a version so far.
+#[must_use]
+pub fn judge(rules: &Rules, before: &Tally, after: &Tally) -> Option<Fault> {
+    if after.faults > 0 && before.faults == 0 {
+        return Some(Fault::Faults);
+    }
+    let allowed = before.errors_per_mille() + rules.error_percent * 10;
+    if after.errors >= rules.errors_min && after.errors_per_mille() > allowed {
+        return Some(Fault::Errors);
+    }
+    let sampled = before.samples.min(after.samples) >= rules.samples_min;
+    let floor = u64::try_from(rules.latency_floor.as_nanos()).unwrap_or(u64::MAX);
+    let slower = after.p90_ns > before.p90_ns.saturating_mul(rules.latency_factor)
+        && after.p90_ns - before.p90_ns >= floor;
+    (sampled && slower).then_some(Fault::Latency)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RULES: Rules = Rules {
+        window: Duration::from_secs(10),
+        errors_min: 10,
+        error_percent: 5,
+        latency_factor: 4,
+        latency_floor: Duration::from_millis(1),
+        samples_min: 50,
+    };
+
+    fn tally(calls: u64, errors: u64) -> Tally {
+        Tally { calls, errors, ..Tally::default() }
+    }
+
+    #[test]
+    fn a_version_that_always_fails_is_known_by_its_tenth_call() {
+        let before = tally(1_000_000, 0);
+        for calls in 0..10 {
+            assert_eq!(judge(&RULES, &before, &tally(calls, calls)), None);
+        }
+        assert_eq!(judge(&RULES, &before, &tally(10, 10)), Some(Fault::Errors));
+    }
+
+    #[test]
+    fn what_failed_before_may_fail_on() {
+        let before = tally(1_000, 500);
+        assert_eq!(judge(&RULES, &before, &tally(1_000, 540)), None);
+        assert_eq!(judge(&RULES, &before, &tally(1_000, 560)), Some(Fault::Errors));
+    }
+
+    #[test]
+    fn one_fault_is_enough_unless_there_were_faults_before() {
+        let faulted = Tally { faults: 1, ..tally(5, 1) };
+        assert_eq!(judge(&RULES, &tally(5, 0), &faulted), Some(Fault::Faults));
+        assert_eq!(judge(&RULES, &Tally { faults: 1, ..tally(5, 1) }, &faulted), None);
+    }
+
+    #[test]
+    fn latency_counts_when_it_grew_much_and_was_measured_often() {
+        let timed = |samples, p90_ns| Tally { samples, p90_ns, ..tally(10_000, 0) };
+        let before = timed(100, 300_000);
+        assert_eq!(judge(&RULES, &before, &timed(49, 9_000_000)), None, "too few");
+        assert_eq!(judge(&RULES, &before, &timed(50, 1_100_000)), None, "less than four times");
+        assert_eq!(judge(&RULES, &before, &timed(50, 2_000_000)), Some(Fault::Latency));
+        let fast = timed(100, 300);
+        assert_eq!(judge(&RULES, &fast, &timed(100, 900_000)), None, "below the floor");
+    }
+
+    proptest! {
+        #[test]
+        fn a_version_that_is_no_worse_is_never_swapped_back(
+            calls in 1_u64..1_000_000, share in 0_u64..=100, more in 1_u64..100, p90 in 0_u64..10_000_000,
+        ) {
+            let errors = calls * share / 100;
+            let before = Tally { calls, errors, faults: errors, samples: 100, p90_ns: p90 };
+            let after = Tally { calls: calls * more, errors: errors * more, ..before };
+            prop_assert_eq!(judge(&RULES, &before, &after), None);
+        }
+    }
+
+    #[test]
+    fn evidence_reads_as_a_sentence() {
+        let after = Tally { faults: 2, p90_ns: 2_000, ..tally(40, 38) };
+        let elapsed = Duration::from_millis(12);
+        let evidence =
+            Evidence { fault: Some(Fault::Errors), before: tally(1_000, 1), after, elapsed };
+        assert_eq!(
+            evidence.to_string(),
+            "38 of 40 calls failed (95.0 %, before: 0.1 %), 2 faults (before: 0), p90 2µs (before: 0ns), \
+             within 12.0ms"
+        );
+    }
+}
