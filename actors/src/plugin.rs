@@ -27,6 +27,7 @@ use themis_messages::mailbox::{Admitted, Reply};
 use crate::environment::Environment;
 use crate::generation::Generation;
 use crate::lease::Serving;
+use crate::reload::candidate::Candidate;
 use crate::role::Role;
 use crate::slot::Slot;
 use crate::telemetry;
@@ -157,12 +158,13 @@ impl PluginActor {
         Some(KernelFault::Busy { plugin: self.slot.name().clone(), operation })
     }
 
-    /// `None`, and nothing has changed, when callers that were to be held are not any more.
-    fn install(&mut self, installation: Installation) -> Option<Installed> {
+    /// Gives the candidate back, and nothing has changed, when callers that were to be held are not any more.
+    fn install(&mut self, installation: Installation) -> Result<Installed, Candidate> {
         let Installation { candidate, hold, set, probation } = installation;
         if hold.is_some_and(|hold| !hold.close()) {
-            return None;
+            return Err(candidate);
         }
+        let candidate = candidate.into_generation();
         let before = self.slot.current();
         let from = self.ledger.current().map(|generation| generation.version().clone());
         let watched = probation && from.is_some();
@@ -174,7 +176,7 @@ impl PluginActor {
         (self.ledger.out_of_service, self.ledger.unwell) = (None, None);
         let swap = self.apply(Event::Install(id)).unwrap_or_default();
         self.ledger.trial = Some(Trial { generation: id, confirmed: false, window, before, set });
-        Some(Installed { from, swap, probation: (!window.is_zero()).then_some(window) })
+        Ok(Installed { from, swap, probation: (!window.is_zero()).then_some(window) })
     }
 
     fn confirm(&mut self, mut receipt: ReloadReceipt) -> ReloadReceipt {

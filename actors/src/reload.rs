@@ -23,7 +23,7 @@ use crate::plugin::{Change, Set, receipt};
 use crate::telemetry;
 
 pub mod budget;
-mod candidate;
+pub(crate) mod candidate;
 pub(crate) mod dependencies;
 pub mod host;
 pub mod machine;
@@ -254,8 +254,7 @@ impl Progress {
         }
         let mut members = Vec::new();
         for member in &self.members {
-            let candidate = member.candidate.as_ref().and_then(candidate::Candidate::generation);
-            members.push((member.slot()?, candidate.ok_or_else(out_of_order)?.id));
+            members.push((member.slot()?, member.candidate()?.id));
         }
         Ok(Some(Arc::new(Set { members })))
     }

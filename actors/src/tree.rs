@@ -142,7 +142,13 @@ impl Tree {
     pub async fn stop(self) {
         let until = Instant::now() + SHUTDOWN_DEADLINE;
         self.stopping.store(true, Ordering::SeqCst);
-        self.unload_all(until).await;
+        if *self.health.borrow() == Health::Failed {
+            tracing::error!(
+                "the kernel has failed: its plugins end with the process, without a shutdown"
+            );
+        } else {
+            self.unload_all(until).await;
+        }
         let environment = &self.environment;
         environment.note(AuditEntry::new(AuditEvent::Stop, AuditOutcome::Done, "kernel"));
         let closed = environment.roles.audit.ask(AUDIT_DEADLINE, |reply| AuditMsg::Close { reply });

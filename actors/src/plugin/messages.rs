@@ -14,6 +14,7 @@ use themis_messages::probation::Evidence;
 use super::ledger::{Claim, Set};
 use crate::generation::Generation;
 use crate::lease::Hold;
+use crate::reload::candidate::Candidate;
 
 /// A claim, and what serves while it lasts.
 #[derive(Debug)]
@@ -44,8 +45,8 @@ pub enum ClaimRefusal {
 /// A candidate that is to serve.
 #[derive(Debug)]
 pub struct Installation {
-    /// The candidate.
-    pub candidate: Arc<Generation>,
+    /// The candidate. It is the plugin's actor's from here on: an asker that dies must not end what serves.
+    pub(crate) candidate: Candidate,
     /// Callers are held since the state was taken from what serves; they must still be.
     pub hold: Option<Hold>,
     /// What is installed with it.
@@ -94,8 +95,8 @@ pub enum PluginMsg {
     Install {
         /// The candidate.
         installation: Installation,
-        /// What it replaced; `None` when callers were not held any more, and nothing has changed.
-        reply: Reply<Option<Installed>>,
+        /// What it replaced; or the candidate again when callers were not held any more, and nothing has changed.
+        reply: Reply<Result<Installed, Candidate>>,
     },
     /// The last install is on record.
     Confirm {

@@ -1,4 +1,7 @@
 //! A generation that does not serve yet: it is shut down when nobody takes it over, also by an operation that dies.
+//!
+//! It goes with the request to install it, so there is one owner at any time: the operation, the message, the
+//! plugin's actor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +13,31 @@ use crate::plugin::shutdown_hook;
 
 /// An initialised generation on its way.
 #[derive(Debug)]
-pub(super) struct Candidate {
-    generation: Option<Arc<Generation>>,
+pub struct Candidate {
+    generation: Arc<Generation>,
     hook_deadline: Duration,
+    /// Nobody else will shut it down.
+    owes_shutdown: bool,
 }
 
 impl Candidate {
     pub(super) fn new(generation: Generation, hook_deadline: Duration) -> Self {
-        Self { generation: Some(Arc::new(generation)), hook_deadline }
+        Self { generation: Arc::new(generation), hook_deadline, owes_shutdown: true }
     }
 
-    /// The generation; `None` once it was given away.
-    pub(super) fn generation(&self) -> Option<Arc<Generation>> {
-        self.generation.clone()
+    pub(super) fn generation(&self) -> &Arc<Generation> {
+        &self.generation
     }
 
-    /// It serves, or a thread is inside one of its hooks for good: its end is not this operation's business.
-    pub(super) fn let_go(&mut self) {
-        self.generation = None;
+    /// It serves from now on: its end is the plugin's actor's business.
+    pub(crate) fn into_generation(mut self) -> Arc<Generation> {
+        self.owes_shutdown = false;
+        Arc::clone(&self.generation)
+    }
+
+    /// A thread is inside one of its hooks for good: it cannot be ended.
+    pub(super) fn abandon(mut self) {
+        self.owes_shutdown = false;
     }
 
     /// Shuts it down.
@@ -35,17 +45,17 @@ impl Candidate {
     /// # Errors
     /// [`HookError`] of its shutdown hook.
     pub(super) async fn discard(mut self) -> Result<(), HookError> {
-        match self.generation.take() {
-            Some(generation) => shutdown_hook(generation, self.hook_deadline).await,
-            None => Ok(()),
-        }
+        self.owes_shutdown = false;
+        shutdown_hook(Arc::clone(&self.generation), self.hook_deadline).await
     }
 }
 
 impl Drop for Candidate {
     fn drop(&mut self) {
-        let Some(generation) = self.generation.take() else { return };
-        let limit = self.hook_deadline;
+        if !self.owes_shutdown {
+            return;
+        }
+        let (generation, limit) = (Arc::clone(&self.generation), self.hook_deadline);
         tracing::warn!(
             plugin = %generation.name(), version = %generation.version(),
             "an operation died with its candidate, which is shut down"

@@ -133,8 +133,8 @@ impl Member {
         self.claim.as_ref().map(|(slot, _claim)| *slot).ok_or_else(out_of_order)
     }
 
-    fn candidate(&self) -> Result<Arc<Generation>, LoadError> {
-        self.candidate.as_ref().and_then(Candidate::generation).ok_or_else(out_of_order)
+    pub(super) fn candidate(&self) -> Result<Arc<Generation>, LoadError> {
+        self.candidate.as_ref().map(|it| Arc::clone(it.generation())).ok_or_else(out_of_order)
     }
 
     /// Verifies what lies at the place; what ran already only has to be allowed still.
@@ -329,22 +329,23 @@ impl Member {
         environment: &Environment,
         set: Option<Arc<Set>>,
     ) -> Result<(), LoadError> {
-        let candidate = self.candidate()?;
+        let candidate = self.candidate.take().ok_or_else(out_of_order)?;
+        let generation = Arc::clone(candidate.generation());
         // What is restarted was not well: there is nothing to compare with and nothing to go back to.
         let probation = !matches!(self.target, Target::Again(_));
         let hold = self.hold.take();
-        let installation = Installation { candidate: Arc::clone(&candidate), hold, set, probation };
-        let asked = self.ask(|reply| PluginMsg::Install { installation, reply }).await;
-        let installed = asked?.ok_or_else(|| {
-            let limit = environment.settings.hold_limit;
-            let lapsed = HandOverError::Lapsed { limit };
-            self.hand_over_error(&candidate, lapsed)
-        })?;
-        if let Some(candidate) = &mut self.candidate {
-            candidate.let_go();
+        let installation = Installation { candidate, hold, set, probation };
+        match self.ask(|reply| PluginMsg::Install { installation, reply }).await? {
+            Ok(installed) => {
+                self.installed = Some((generation, installed));
+                Ok(())
+            }
+            Err(candidate) => {
+                self.candidate = Some(candidate);
+                let limit = environment.settings.hold_limit;
+                Err(self.hand_over_error(&generation, HandOverError::Lapsed { limit }))
+            }
         }
-        self.installed = Some((candidate, installed));
-        Ok(())
     }
 
     /// Back to what served, if this member was swapped.
@@ -391,8 +392,8 @@ impl Member {
             return;
         }
         let stuck = error.is_stuck();
-        if let Some(candidate) = self.candidate.as_mut().filter(|_| stuck) {
-            candidate.let_go();
+        if let Some(candidate) = self.candidate.take_if(|_| stuck) {
+            candidate.abandon();
         }
         slot.tell(PluginFact::LoadFailed {
             digest: origin.digest,
@@ -432,8 +433,8 @@ impl Member {
             entry.key_id = Some(origin.key_id);
             entry.tier = Some(origin.tier);
         }
-        let candidate = self.candidate.as_ref().and_then(Candidate::generation);
-        let installed = self.installed.as_ref().map(|(generation, _)| Arc::clone(generation));
+        let candidate = self.candidate.as_ref().map(Candidate::generation);
+        let installed = self.installed.as_ref().map(|(generation, _)| generation);
         entry.generation = candidate.or(installed).map(|generation| generation.id);
     }
 }
