@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use themis_kernel::Kernel;
 use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::lifecycle::{Operation, ReloadReceipt};
 use themis_kernel::persistence::audit_log::error::AuditError;
@@ -13,6 +12,7 @@ use themis_kernel::persistence::audit_log::record::AuditRecord;
 use themis_kernel::persistence::audit_log::verify::{VerifyReport, verify};
 use themis_kernel::persistence::drill::flip_bit;
 use themis_kernel::persistence::store::Store;
+use themis_kernel::{Kernel, PluginRef};
 use tokio::signal::unix::{SignalKind, signal};
 
 mod airports;
@@ -53,28 +53,42 @@ pub(crate) enum Sabotage {
     Wrong,
     /// The rollback is left out.
     Rollback,
+    /// One call is made that nobody counts but the plugin.
+    State,
+    /// New versions are not watched.
+    Probation,
     /// One bit of the audit log is flipped.
     Audit,
 }
 
 /// More records than the demo leaves.
 const AUDIT_RECORDS: usize = 10_000;
+/// For how long a new version is watched.
+const WINDOW: Duration = Duration::from_secs(10);
+/// The method that answers how many distances were answered.
+const ANSWERED: u32 = 2;
 
 /// What the steps have shown.
 struct Shown {
     refusals: Vec<(&'static str, String)>,
     reload: ReloadReceipt,
     failed_reload: String,
+    /// How what serves after the faulty version came to serve.
+    after_faulty: ReloadReceipt,
     rollback: Option<ReloadReceipt>,
     rollback_took: Duration,
     totals: Totals,
+    /// Distances answered, as the plugin has counted them through all its versions.
+    counted: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
     let say = |line: &str| printer.say(line);
     let stage = Stage::set(arguments.artifacts.as_deref())?;
     say("1. keys, signatures, discovery");
-    let kernel = Kernel::start_blocking(stage.config())?;
+    let unwatched = arguments.sabotage == Some(Sabotage::Probation);
+    let window = if unwatched { Duration::ZERO } else { WINDOW };
+    let kernel = Kernel::start_blocking(stage.config(window))?;
     let shown = match play(arguments, &stage, &kernel, &say) {
         Ok(shown) => shown,
         Err(failure) => {
@@ -94,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     closed.and(ended)
 }
 
-/// Steps 1 to 4.
+/// Steps 1 to 5.
 fn play(
     arguments: &Arguments,
     stage: &Stage,
@@ -116,6 +130,8 @@ fn play(
     let text = loader.load_blocking("text/1.0.0", None)?;
     say(&format!("   loaded  geo {} and text {}", version(&geo), version(&text)));
 
+    // Its self-tests count as well.
+    let before = answered(geo)?;
     let load = Load::start(geo, text, arguments.sabotage)?;
     let watch = |seconds: u64| load.watch(seconds, say);
     load.expect(&geo);
@@ -139,21 +155,68 @@ fn play(
     };
     watch(arguments.seconds);
 
-    say("4. roll geo back to 1.0.0");
+    let after_faulty = try_faulty(kernel, &load, geo, say)?;
+    watch(arguments.seconds);
+
+    say("5. roll geo back to 1.0.0");
     let (rollback, rollback_took) = roll_back(arguments, kernel, &load, &geo)?;
     if let Some(rollback) = &rollback {
         say(&format!("   {}; answered after {rollback_took:.2?}", receipt(rollback)));
     }
     watch(arguments.seconds);
     let totals = load.end();
-    Ok(Shown { refusals, reload, failed_reload, rollback, rollback_took, totals })
+    if arguments.sabotage == Some(Sabotage::State) {
+        let place = (0.0, 0.0, 0.0, 0.0);
+        let request =
+            rmp_serde::to_vec(&place).map_err(|error| Failure::new("demo.state", error))?;
+        geo.call(1, &request)?;
+    }
+    let counted = answered(geo)? - before;
+    Ok(Shown {
+        refusals,
+        reload,
+        failed_reload,
+        after_faulty,
+        rollback,
+        rollback_took,
+        totals,
+        counted,
+    })
+}
+
+/// Reloads to the version that passes every test and then fails, and waits for what becomes of it.
+fn try_faulty(
+    kernel: &Kernel,
+    load: &Load,
+    geo: PluginRef,
+    say: &impl Fn(&str),
+) -> Result<ReloadReceipt, Failure> {
+    say("4. reload geo to 1.3.0, which passes init and self-tests, and then fails");
+    load.expect_anything();
+    let reloads = kernel.reloads();
+    let reload = reloads.reload_module_blocking("geo", "geo/1.3.0")?;
+    say(&format!("   {}", receipt(&reload)));
+    let after = reloads.settled_blocking("geo")?.unwrap_or(reload);
+    load.expect(&geo);
+    match &after.evidence {
+        Some(evidence) => say(&format!("   swapped back to {} by itself: {evidence}", after.to)),
+        None => say(&format!("   {} stays", after.to)),
+    }
+    Ok(after)
+}
+
+/// How many distances the plugin has answered, through all its versions.
+fn answered(geo: PluginRef) -> Result<u64, Failure> {
+    let nothing = rmp_serde::to_vec(&()).map_err(|error| Failure::new("demo.state", error))?;
+    let answer = geo.call(ANSWERED, &nothing)?;
+    rmp_serde::from_slice(&answer.bytes).map_err(|error| Failure::new("demo.state", error))
 }
 
 fn roll_back(
     arguments: &Arguments,
     kernel: &Kernel,
     load: &Load,
-    geo: &themis_kernel::PluginRef,
+    geo: &PluginRef,
 ) -> Result<(Option<ReloadReceipt>, Duration), Failure> {
     if arguments.sabotage == Some(Sabotage::Rollback) {
         return Ok((None, Duration::ZERO));
@@ -166,7 +229,7 @@ fn roll_back(
     Ok((Some(receipt), took))
 }
 
-fn version(plugin: &themis_kernel::PluginRef) -> String {
+fn version(plugin: &PluginRef) -> String {
     plugin.info().version.map(|version| version.to_string()).unwrap_or_default()
 }
 
@@ -185,7 +248,7 @@ fn receipt(receipt: &ReloadReceipt) -> String {
 /// The log as `themis audit verify` and `themis audit show` see it.
 type Audit = (VerifyReport, Vec<AuditRecord>);
 
-/// Step 5: the closing table.
+/// Step 6: the closing table.
 fn close(shown: &Shown, audit: Result<Audit, Failure>, printer: Printer) -> Result<(), Failure> {
     let mut claims = claims(shown);
     let (events, complete, whole) = match &audit {
@@ -219,6 +282,9 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
         (E::Reload, O::Intent, Some("1.1.0"), None),
         (E::Reload, O::Done, Some("1.1.0"), None),
         (E::Reload, O::Failed, Some("1.2.0"), Some("init.refused")),
+        (E::Reload, O::Done, Some("1.3.0"), None),
+        (E::SwapBack, O::Done, Some("1.1.0"), Some("probation.errors")),
+        (E::FirstCall, O::Done, Some("1.1.0"), None),
         (E::Rollback, O::Done, Some("1.0.0"), None),
     ];
     expected.into_iter().all(|(event, outcome, version, code)| {
@@ -234,7 +300,7 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
 
 /// On the data directory, without the kernel.
 fn verify_offline(arguments: &Arguments, stage: &Stage) -> Result<Audit, Failure> {
-    let data_dir = stage.config().data_dir;
+    let data_dir = stage.config(WINDOW).data_dir;
     if arguments.sabotage == Some(Sabotage::Audit) {
         flip_bit(&Store::open(&data_dir)?, 3)?;
     }
@@ -276,6 +342,7 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     let never = visible == 0 && shown.failed_reload == "init.refused";
     let told = format!("{visible} answers, {}", shown.failed_reload);
     claims.push(Claim::new("1.2.0 never visible", told, never));
+    claims.extend(of_faulty(shown));
     claims.push(Claim::new(
         "rollback to 1.0.0",
         match rollback {
@@ -287,7 +354,30 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     ));
     let last = &totals.last_version;
     claims.push(Claim::new("served by 1.0.0 again", last.clone(), last == "1.0.0"));
+    let (counted, served) =
+        (shown.counted, totals.by_version("1.0.0") + totals.by_version("1.1.0"));
+    claims.push(Claim::new(
+        "call counter survived every change",
+        format!("{counted} counted, {served} answered"),
+        counted == served,
+    ));
     claims
+}
+
+/// The version that passes every test and then fails.
+fn of_faulty(shown: &Shown) -> [Claim; 2] {
+    let after = &shown.after_faulty;
+    let told = match &after.evidence {
+        Some(evidence) => format!("gone after {:.1?}", evidence.elapsed),
+        None => "not swapped back".to_owned(),
+    };
+    let is_back = after.operation == Operation::SwapBack && after.to.to_string() == "1.1.0";
+    let in_time = after.evidence.is_some_and(|evidence| evidence.elapsed < WINDOW);
+    let seen = shown.totals.seen_failing;
+    [
+        Claim::new("1.3.0 swapped back by itself", told, is_back && in_time),
+        Claim::new("errors callers saw of 1.3.0", seen.to_string(), seen > 0 && is_back),
+    ]
 }
 
 /// Keeps the kernel running and says how to talk to it, until it is interrupted.

@@ -19,7 +19,7 @@ impl Claim {
 }
 
 /// What has to be in the table: a claim that was not checked has not held.
-const CLAIMS: [&str; 15] = [
+const CLAIMS: [&str; 18] = [
     "refused: unsigned",
     "refused: tampered",
     "refused: behind a symlink",
@@ -31,8 +31,11 @@ const CLAIMS: [&str; 15] = [
     "answers changed at one instant",
     "statements held to one version",
     "1.2.0 never visible",
+    "1.3.0 swapped back by itself",
+    "errors callers saw of 1.3.0",
     "rollback to 1.0.0",
     "served by 1.0.0 again",
+    "call counter survived every change",
     "events in the audit log",
     "themis audit verify",
 ];
@@ -50,7 +53,7 @@ impl Report {
             let held = if claim.held { "yes" } else { "NO" };
             [claim.what.clone(), claim.seen.clone(), held.to_owned()]
         });
-        format!("5. what was claimed\n{}", table(["claim", "seen", "held"], rows))
+        format!("6. what was claimed\n{}", table(["claim", "seen", "held"], rows))
     }
 
     /// The first claim that did not hold, or was not checked.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, sign_dir};
@@ -15,10 +16,11 @@ use crate::output::Failure;
 const TEXT_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libtext.so"));
 const TEXT_MANIFEST: &str = include_str!("../../../sdk/examples/text.manifest.json");
 /// The Rust plugin's versions: number, built example, manifest.
-const GEO: [(&str, &str, &str); 3] = [
+const GEO: [(&str, &str, &str); 4] = [
     ("1.0.0", "geo_1_0", include_str!("../../../sdk/examples/geo_1_0.manifest.json")),
     ("1.1.0", "geo_1_1", include_str!("../../../sdk/examples/geo_1_1.manifest.json")),
     ("1.2.0", "geo_1_2", include_str!("../../../sdk/examples/geo_1_2.manifest.json")),
+    ("1.3.0", "geo_1_3", include_str!("../../../sdk/examples/geo_1_3.manifest.json")),
 ];
 
 /// The plugins that must be refused: what is wrong, where, with which code.
@@ -105,7 +107,8 @@ impl Stage {
     }
 
     /// As an operator would write it: these names, this key, in-process by name.
-    pub(crate) fn config(&self) -> Config {
+    /// A version is watched for `probation`.
+    pub(crate) fn config(&self, probation: Duration) -> Config {
         let mut config = Config::new(self.dir.path().join("var"), self.dir.path().join("plugins"));
         let names = || {
             let names = ["geo", "text", "unsigned", "tampered", "linked"];
@@ -115,6 +118,7 @@ impl Stage {
         config.trusted_in_process = names();
         config.default_tier = Tier::InProcess;
         config.admin_socket = Some(self.socket());
+        config.probation.window = probation;
         config.trusted_keys = vec![TrustedKey {
             label: "demo".to_owned(),
             key: self.key.public_key(),
