@@ -16,8 +16,8 @@ use crate::output::Failure;
 /// Longer than any operation of the kernel, which answers by its own deadlines.
 const ANSWER_LIMIT: Duration = OPERATION_DEADLINE.saturating_add(Duration::from_secs(10));
 
-/// A call may take as long as its plugin does; somebody is waiting at a terminal.
-const CALL_LIMIT: Duration = Duration::from_secs(3_600);
+/// A call may take as long as its plugin does, a probation up to an hour; somebody is waiting at a terminal.
+const CALL_LIMIT: Duration = Duration::from_secs(3_660);
 
 /// A way to a kernel.
 #[derive(Debug)]
@@ -47,6 +47,13 @@ impl Client {
     ) -> Result<Value, Failure> {
         let body = body.map(ToString::to_string).unwrap_or_default();
         let answer = self.ask_within(ANSWER_LIMIT, method, path, body.into_bytes())?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| Failure::new("socket.answer", format!("not JSON: {error}")))
+    }
+
+    /// Asks for JSON that may take as long as a probation does.
+    pub(crate) fn wait(&self, path: &str) -> Result<Value, Failure> {
+        let answer = self.ask_within(CALL_LIMIT, Method::GET, path, Vec::new())?;
         serde_json::from_slice(&answer)
             .map_err(|error| Failure::new("socket.answer", format!("not JSON: {error}")))
     }

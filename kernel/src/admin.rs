@@ -7,7 +7,12 @@
 //! | `POST /v1/plugins` `{"path", "tier"}` | load |
 //! | `POST /v1/plugins/{name}/reload` `{"path", "tier"}` | replace |
 //! | `POST /v1/plugins/{name}/rollback` | go back |
+//! | `GET /v1/plugins/{name}/settled` | wait until its version has passed its probation or was swapped back |
+//! | `POST /v1/plugins/{name}/release` `{"digest"}` | release what is quarantined of it |
 //! | `DELETE /v1/plugins/{name}` | unload |
+//! | `POST /v1/sets/reload` `{"paths"}` | replace several together, or none |
+//! | `POST /v1/sets/rollback` `{"plugins"}` | go back together, or not at all |
+//! | `GET /v1/quarantine` | images that are not loaded |
 //! | `POST /v1/plugins/{name}/call/{method}` | call: body in, body out |
 //! | `GET /v1/discover` | what lies below the plugin root |
 //! | `GET /v1/audit?from=&limit=` | records |
@@ -60,6 +65,11 @@ fn router(control: Control) -> Router {
         .route("/v1/plugins/{name}/reload", post(handlers::reload))
         .route("/v1/plugins/{name}/rollback", post(handlers::rollback))
         .route("/v1/plugins/{name}/call/{method}", post(handlers::call))
+        .route("/v1/plugins/{name}/settled", get(handlers::settled))
+        .route("/v1/plugins/{name}/release", post(handlers::release))
+        .route("/v1/sets/reload", post(handlers::reload_set))
+        .route("/v1/sets/rollback", post(handlers::rollback_set))
+        .route("/v1/quarantine", get(handlers::quarantine))
         .route("/v1/discover", get(handlers::discover))
         .route("/v1/audit", get(handlers::audit))
         .route("/v1/audit/verify", get(handlers::audit_verify))

@@ -65,4 +65,4 @@ pub use themis_messages::{
 };
 pub use themis_persistence as persistence;
 pub use themis_sandbox::admission;
-pub use themis_sandbox::native::{end_process, loader_stuck};
+pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};

@@ -220,7 +220,8 @@ impl Control {
             Some(plugin) => (Operation::Reload, Replaces::Plugin(plugin)),
             None => (Operation::Load, Replaces::Nothing),
         };
-        let receipts = self.change(operation, vec![Target::Files { load, replaces }]).await?;
+        let receipts =
+            self.change(operation, vec![Target::Files { load: Box::new(load), replaces }]).await?;
         let stopped = KernelFault::Stopped { role: "reload" };
         receipts.into_iter().next().ok_or(LoadError::Kernel(stopped))
     }
@@ -233,7 +234,7 @@ impl Control {
         let replaces = Replaces::Whatever;
         let targets = loads.into_iter().map(|load| {
             let replaces = replaces.clone();
-            Target::Files { load, replaces }
+            Target::Files { load: Box::new(load), replaces }
         });
         self.change(Operation::Reload, targets.collect()).await
     }

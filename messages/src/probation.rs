@@ -60,7 +60,7 @@ impl Tally {
     /// Errors among a thousand calls.
     #[must_use]
     pub fn errors_per_mille(&self) -> u64 {
-        if self.calls == 0 { 0 } else { self.errors.saturating_mul(1_000) / self.calls }
+        self.errors.saturating_mul(1_000).checked_div(self.calls).unwrap_or(0)
     }
 }
 

@@ -29,11 +29,13 @@ mod instance;
 mod loader;
 mod proof;
 mod services;
+mod sink;
 
 pub use exit::end_process;
 pub use image::Image;
-pub use loader::{loader_stuck, map, mapped_images, refused_writes};
+pub use loader::{loader_stuck, map, mapped_images};
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};
+pub use sink::refused_writes;
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,11 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "tests fail by panicking"
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking, and wait for one event among many"
 )]
 
+mod bad_input;
 mod concurrency;
 mod demo;
 mod hooks;

@@ -191,9 +191,10 @@ fn the_first_call_of_a_version_is_in_its_receipt_on_record_and_told() {
     kernel.reloads().reload_module_blocking("moody", &paths[1]).unwrap();
     plugin.call(1, b"").unwrap();
     let first = loop {
-        match events.next_blocking().unwrap().unwrap().what {
-            LifecycleEvent::FirstCall { first, .. } => break first,
-            _ => {}
+        if let LifecycleEvent::FirstCall { first, .. } =
+            events.next_blocking().unwrap().unwrap().what
+        {
+            break first;
         }
     };
     assert_eq!((first.version.to_string().as_str(), first.method, first.ok), ("2.0.0", 1, true));

@@ -38,7 +38,7 @@ pub enum Target {
     /// What lies at a place.
     Files {
         /// Where.
-        load: LoadRequest,
+        load: Box<LoadRequest>,
         /// What must serve for that.
         replaces: Replaces,
     },
@@ -155,7 +155,7 @@ impl Member {
             }
         };
         let path = load.path.clone();
-        let admitted = verify(Arc::clone(environment), load).await?;
+        let admitted = verify(Arc::clone(environment), *load).await?;
         let found = &admitted.manifest.name;
         if let Replaces::Plugin(plugin) = replaces
             && plugin != *found

@@ -42,11 +42,31 @@ pub(crate) enum Command {
         name: String,
         /// The new version's directory
         path: PathBuf,
+        /// Answer when the new version has passed its probation or was swapped back
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Replace several plugins that need each other: all or none
+    ReloadSet {
+        /// The new versions' directories
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
     },
     /// Go back to the version before
     Rollback {
         /// The plugin
         name: String,
+    },
+    /// Go back to the versions before, with several plugins that need each other: all or none
+    RollbackSet {
+        /// The plugins
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Images that are not loaded until they are released, and why
+    Quarantine {
+        #[command(subcommand)]
+        command: Option<QuarantineCommand>,
     },
     /// Call a method: request from stdin, reply to stdout
     Call {
@@ -57,6 +77,21 @@ pub(crate) enum Command {
         /// Read the request from this file instead; `-` is stdin
         #[arg(long, value_name = "FILE")]
         request: Option<PathBuf>,
+    },
+}
+
+/// What to do with quarantined images.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Show them (the default)
+    List,
+    /// Let a plugin's images be loaded again, with a clean record; nothing is loaded by this
+    Release {
+        /// The plugin
+        name: String,
+        /// Only this image, by its SHA-256
+        #[arg(long)]
+        digest: Option<String>,
     },
 }
 
@@ -80,20 +115,56 @@ pub(crate) fn run(
             let answer = ask(Method::DELETE, &plugin(&name), None)?;
             printer.show(&answer, |_| format!("{name} is unloaded"))
         }
-        Command::Reload { name, path } => {
+        Command::Reload { name, path, wait } => {
             let body = json!({"path": absolute(&path)?});
             let url = format!("{}/reload", plugin(&name));
-            printer.show(&ask(Method::POST, &url, Some(&body))?, receipt)
+            let reloaded = ask(Method::POST, &url, Some(&body))?;
+            if wait {
+                settled(&client, &plugin(&name), printer)
+            } else {
+                printer.show(&reloaded, receipt)
+            }
+        }
+        Command::ReloadSet { paths } => {
+            let paths = paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
+            let body = json!({ "paths": paths });
+            printer.show(&ask(Method::POST, "/v1/sets/reload", Some(&body))?, receipts)
         }
         Command::Rollback { name } => {
             let url = format!("{}/rollback", plugin(&name));
             printer.show(&ask(Method::POST, &url, None)?, receipt)
+        }
+        Command::RollbackSet { names } => {
+            let body = json!({ "plugins": names });
+            printer.show(&ask(Method::POST, "/v1/sets/rollback", Some(&body))?, receipts)
+        }
+        Command::Quarantine { command: None | Some(QuarantineCommand::List) } => {
+            printer.show(&ask(Method::GET, "/v1/quarantine", None)?, quarantine)
+        }
+        Command::Quarantine { command: Some(QuarantineCommand::Release { name, digest }) } => {
+            let body = json!({ "digest": digest });
+            let url = format!("{}/release", plugin(&name));
+            let released = ask(Method::POST, &url, Some(&body))?;
+            printer.show(&released, |released| format!("released:\n{}", quarantine(released)))
         }
         Command::Call { name, method, request } => {
             let url = format!("{}/call/{}", plugin(&name), segment(&method));
             let reply = client.call(&url, read_request(request.as_deref())?)?;
             printer.raw(&reply)
         }
+    }
+}
+
+/// Waits for the end of a probation; a version that was swapped back is a failure.
+fn settled(client: &Client, plugin: &str, printer: Printer) -> Result<(), Failure> {
+    let after = client.wait(&format!("{plugin}/settled"))?;
+    printer.show(&after, receipt)?;
+    match after["evidence"]["fault"].as_str() {
+        Some(fault) => Err(Failure::new(
+            format!("probation.{fault}"),
+            format!("{} was swapped back to {}", cell(&after["from"]), cell(&after["to"])),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -132,10 +203,33 @@ fn cell(value: &Value) -> String {
 
 fn list(plugins: &Value) -> String {
     let rows = plugins.as_array().into_iter().flatten().map(|plugin| {
-        ["name", "version", "previous", "tier", "state", "calls", "in_flight"]
-            .map(|key| cell(&plugin[key]))
+        let mut row = ["name", "version", "previous", "tier", "state", "calls", "in_flight"]
+            .map(|key| cell(&plugin[key]));
+        if !plugin["probation"].is_null() {
+            row[4].push_str(", on probation");
+        }
+        if !plugin["unwell"].is_null() {
+            row[4].push_str(", unwell");
+        }
+        row
     });
     table(["name", "version", "previous", "tier", "state", "calls", "in flight"], rows)
+}
+
+fn quarantine(quarantined: &Value) -> String {
+    let rows = quarantined.as_array().into_iter().flatten().map(|it| {
+        let digest: String = cell(&it["digest"]).chars().take(16).collect();
+        let since: String = cell(&it["since"]).chars().take(19).collect();
+        [
+            cell(&it["plugin"]),
+            cell(&it["version"]),
+            digest,
+            since,
+            cell(&it["code"]),
+            cell(&it["reason"]),
+        ]
+    });
+    table(["plugin", "version", "image", "since", "code", "why"], rows)
 }
 
 fn discover(found: &Value) -> String {
@@ -150,21 +244,72 @@ fn discover(found: &Value) -> String {
 }
 
 fn info(plugin: &Value) -> String {
-    let rows = plugin.as_object().into_iter().flatten().map(|(key, value)| {
-        let value = match value.as_array() {
-            Some(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
-            None => cell(value),
-        };
-        [key.replace('_', " "), value]
-    });
+    let mut rows = Vec::new();
+    for (key, value) in plugin.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "receipt" if !value.is_null() => rows.push(["receipt".to_owned(), receipt(value)]),
+            _ => field(&key.replace('_', " "), value, &mut rows),
+        }
+    }
     table(["field", "value"], rows)
+}
+
+/// One row for a plain value, one for each field of an object, one for each object of a list.
+fn field(name: &str, value: &Value, rows: &mut Vec<[String; 2]>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                field(&format!("{name}: {}", key.replace('_', " ")), value, rows);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for item in items {
+                let fields = item.as_object().into_iter().flatten();
+                let told: Vec<_> = fields
+                    .filter(|(key, _)| *key != "digest")
+                    .map(|(key, value)| format!("{} {}", key.replace('_', " "), cell(value)))
+                    .collect();
+                rows.push([name.to_owned(), told.join(", ")]);
+            }
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(cell).collect();
+            rows.push([name.to_owned(), items.join(", ")]);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            rows.push([name.to_owned(), cell(value)]);
+        }
+    }
+}
+
+fn receipts(receipts: &Value) -> String {
+    receipts.as_array().into_iter().flatten().map(receipt).collect::<Vec<_>>().join("\n")
+}
+
+/// What became of the state, when there was any.
+fn state(state: &Value) -> String {
+    match state["outcome"].as_str() {
+        Some("handed-over") => format!(", {} bytes of state handed over", state["bytes"]),
+        Some("own") => format!(", with its own state ({})", cell(&state["why"])),
+        Some("fresh") => ", afresh".to_owned(),
+        _ => String::new(),
+    }
 }
 
 fn receipt(receipt: &Value) -> String {
     let micros = receipt["total_us"].as_u64().unwrap_or(0);
     let from = receipt["from"].as_str().map(|from| format!(" (was {from})")).unwrap_or_default();
+    let state = state(&receipt["state"]);
+    let first = match receipt["first_call"]["after_us"].as_u64() {
+        Some(micros) => format!(", first call after {micros} µs"),
+        None => String::new(),
+    };
+    let watched = match receipt["probation_ms"].as_u64() {
+        Some(millis) => format!(", on probation for {} s", millis.div_ceil(1_000)),
+        None => String::new(),
+    };
     format!(
-        "{} {} serves{from}: {} in {}.{:03} ms, swap {} ns, image {}, build id {}",
+        "{} {} serves{from}: {} in {}.{:03} ms, swap {} ns, image {}, build id {}{state}{first}{watched}",
         cell(&receipt["plugin"]),
         cell(&receipt["to"]),
         cell(&receipt["operation"]),

@@ -7,7 +7,7 @@ use serde_json::json;
 use themis_actors::store::StoreFault;
 use themis_messages::admit::AdmitError;
 use themis_messages::call::CallError;
-use themis_messages::lifecycle::{LoadError, RollbackError, UnloadError};
+use themis_messages::lifecycle::{LoadError, ReleaseError, RollbackError, UnloadError};
 
 /// One error of the API.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ fn status(code: &str) -> StatusCode {
         "kernel.overloaded" => StatusCode::TOO_MANY_REQUESTS,
         "kernel.stopped" | "kernel.no_answer" | "audit.refused" => StatusCode::SERVICE_UNAVAILABLE,
         "plugin.bad_name" => StatusCode::BAD_REQUEST,
+        "quarantine.not_quarantined" => StatusCode::NOT_FOUND,
         _ if code.ends_with("not_loaded") => StatusCode::NOT_FOUND,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
@@ -55,4 +56,12 @@ macro_rules! from_operation {
         }
     )*};
 }
-from_operation!(LoadError, RollbackError, UnloadError, AdmitError, CallError, StoreFault);
+from_operation!(
+    LoadError,
+    RollbackError,
+    UnloadError,
+    ReleaseError,
+    AdmitError,
+    CallError,
+    StoreFault
+);

@@ -9,8 +9,8 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use themis_messages::ids::Tier;
-use themis_messages::lifecycle::{LoadRequest, PluginInfo, ReloadReceipt};
+use themis_messages::ids::{Digest, Tier};
+use themis_messages::lifecycle::{LoadRequest, PluginInfo, Quarantine, ReloadReceipt};
 
 use crate::admin::error::ApiError;
 use crate::admin::listener::Peer;
@@ -25,12 +25,37 @@ pub(crate) struct LoadBody {
 }
 
 impl LoadBody {
-    /// The body is read by hand, so that a fault in it has the API's own form.
     fn parse(bytes: &Bytes) -> Result<LoadRequest, ApiError> {
-        let body: Self = serde_json::from_slice(bytes)
-            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "request.body", error))?;
+        let body: Self = read(bytes)?;
         Ok(LoadRequest { tier: body.tier, ..LoadRequest::at(body.path) })
     }
+}
+
+/// What to load together.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetBody {
+    paths: Vec<PathBuf>,
+}
+
+/// What goes back together.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamesBody {
+    plugins: Vec<String>,
+}
+
+/// What to release: everything, when no digest is given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReleaseBody {
+    digest: Option<Digest>,
+}
+
+/// The body is read by hand, so that a fault in it has the API's own form.
+fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "request.body", error))
 }
 
 /// Which records to read.
@@ -104,6 +129,46 @@ pub(crate) async fn rollback(
     Path(name): Path<String>,
 ) -> Result<Json<ReloadReceipt>, ApiError> {
     Ok(Json(on_behalf(control, peer).rollback(&name).await?))
+}
+
+pub(crate) async fn settled(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<Option<ReloadReceipt>>, ApiError> {
+    Ok(Json(control.settled(&name).await?))
+}
+
+pub(crate) async fn reload_set(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Bytes,
+) -> Result<Json<Vec<ReloadReceipt>>, ApiError> {
+    let loads = read::<SetBody>(&body)?.paths.into_iter().map(LoadRequest::at).collect();
+    Ok(Json(on_behalf(control, peer).replace_set(loads).await?))
+}
+
+pub(crate) async fn rollback_set(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Bytes,
+) -> Result<Json<Vec<ReloadReceipt>>, ApiError> {
+    let names = read::<NamesBody>(&body)?.plugins;
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    Ok(Json(on_behalf(control, peer).rollback_set(&names).await?))
+}
+
+pub(crate) async fn quarantine(State(control): State<Control>) -> Json<Vec<Quarantine>> {
+    Json(control.quarantined())
+}
+
+pub(crate) async fn release(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Vec<Quarantine>>, ApiError> {
+    let digest = if body.is_empty() { None } else { read::<ReleaseBody>(&body)?.digest };
+    Ok(Json(on_behalf(control, peer).release(&name, digest).await?))
 }
 
 pub(crate) async fn unload(

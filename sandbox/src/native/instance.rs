@@ -18,18 +18,17 @@ use parking_lot::Mutex;
 use themis_messages::instance::{
     CallStatus, Concurrency, HookError, ImageEvidence, Instance, ReplyBuffer, StateHooks,
 };
-use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, STATE_BYTES_MAX};
-use themis_plugin::abi::{self, Reply, Slice};
+use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, STATE_BYTES_MAX};
+use themis_plugin::abi::{self, Slice};
 
 use super::image::Image;
-use super::services::{HostServices, HostTable, clean_text, guarded, prefix};
+use super::services::{HostServices, HostTable, clean_text};
+use super::sink::{Message, lend};
 
 const LIVE: u8 = 0;
 const ENDING: u8 = 1;
 const ENDED: u8 = 2;
 
-/// What a sink answers when it would not take a chunk.
-const REFUSED: i32 = 1;
 /// What a call on an instance that was shut down is told: no plugin was asked.
 const GONE: CallStatus = CallStatus::Fault(i32::MIN);
 
@@ -46,17 +45,19 @@ impl Image {
         let host = HostTable::new(services);
         let mut instance = ptr::null_mut();
         let mut message = Message::default();
-        let sink = message.sink();
+        let sink = lend(&mut message);
         let config = Slice::new(config_json);
         let init = self.mapped.entries.init;
         // SAFETY: the entry is the verified image's, all pointers are valid for the call, and the host's
         // structure until shutdown returned.
-        let code = unsafe { init(host.as_ptr(), config, &raw mut instance, &raw const sink) };
+        let code = unsafe { init(host.as_ptr(), config, &raw mut instance, sink.as_ptr()) };
+        drop(sink);
         hook_outcome(code, &message)?;
         Ok(Arc::new(NativeInstance {
             call: self.mapped.entries.call,
             instance,
             life: AtomicU8::new(LIVE),
+            vitals: Mutex::new(()),
             hooks: Mutex::new(()),
             host: Some(host),
             image: Arc::clone(self),
@@ -69,7 +70,10 @@ struct NativeInstance {
     call: abi::CallFn,
     instance: *mut c_void,
     life: AtomicU8,
-    /// Held by health and by shutdown: the plugin's memory must not go away under a health check.
+    /// Held by health and by shutdown: the plugin's memory must not go away under a health check. A hook that hangs
+    /// in `save_state` or `reload` does not keep anybody from asking for health.
+    vitals: Mutex<()>,
+    /// Held by save_state, reload and shutdown, which never overlap. Taken before `vitals`.
     hooks: Mutex<()>,
     /// There until it is known that the plugin does not use it any more.
     host: Option<HostTable>,
@@ -88,12 +92,12 @@ impl Instance for NativeInstance {
         if self.life.load(Ordering::Acquire) != LIVE {
             return GONE;
         }
-        let ctx = ptr::from_mut(reply).cast();
-        let sink = Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_reply };
+        let sink = lend(reply);
         let request = Slice::new(request);
         // SAFETY: the entry is the verified image's, the instance is live, request and sink outlive the
         // call.
-        let code = unsafe { (self.call)(self.instance, method, request, &raw const sink) };
+        let code = unsafe { (self.call)(self.instance, method, request, sink.as_ptr()) };
+        drop(sink);
         if reply.overflowed() {
             return CallStatus::ReplyTooLarge;
         }
@@ -112,10 +116,8 @@ impl Instance for NativeInstance {
 
     fn health(&self) -> Result<(), HookError> {
         let Some(health) = self.image.mapped.entries.health else { return Ok(()) };
-        let _hooks = self.hooks.lock();
-        if self.life.load(Ordering::Acquire) != LIVE {
-            return Err(HookError::Refused { message: "the instance was shut down".to_owned() });
-        }
+        let _vitals = self.vitals.lock();
+        self.check_live()?;
         // SAFETY: the entry is the verified image's; shutdown waits for the lock held here.
         hook_outcome(unsafe { health(self.instance) }, &Message::default())
     }
@@ -127,26 +129,38 @@ impl Instance for NativeInstance {
 
     fn save_state(&self) -> Result<Vec<u8>, HookError> {
         let save_state = self.image.mapped.entries.save_state.ok_or(HookError::Missing)?;
-        let mut bytes = Vec::new();
-        let mut buffer = ReplyBuffer::with_cap(&mut bytes, STATE_BYTES_MAX);
-        let ctx = ptr::from_mut(&mut buffer).cast();
-        let sink = Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_reply };
-        // SAFETY: the entry is the verified image's; the sink outlives the call.
-        let code = unsafe { save_state(self.instance, &raw const sink) };
+        let _hooks = self.hooks.lock();
+        self.check_live()?;
+        let mut state = Vec::new();
+        let mut buffer = ReplyBuffer::with_cap(&mut state, STATE_BYTES_MAX);
+        let sink = lend(&mut buffer);
+        // SAFETY: the entry is the verified image's, the instance is live and stays so while the lock is held, and the
+        // sink outlives the call.
+        let code = unsafe { save_state(self.instance, sink.as_ptr()) };
+        drop(sink);
+        // A hook that ignores the refusal has saved only a part.
         if buffer.overflowed() {
             return Err(HookError::TooLarge { max: STATE_BYTES_MAX });
         }
-        hook_outcome(code, &Message::default())?;
-        Ok(bytes)
+        if code != abi::OK {
+            let kept = state.len().min(HOOK_MESSAGE_BYTES_MAX);
+            let cut = kept < state.len();
+            state.truncate(kept);
+            hook_outcome(code, &Message { bytes: std::mem::take(&mut state), cut })?;
+        }
+        Ok(state)
     }
 
     fn reload(&self, from_version: &str, state: &[u8]) -> Result<(), HookError> {
         let reload = self.image.mapped.entries.reload.ok_or(HookError::Missing)?;
+        let _hooks = self.hooks.lock();
+        self.check_live()?;
         let mut message = Message::default();
-        let sink = message.sink();
+        let sink = lend(&mut message);
         let (from, state) = (Slice::new(from_version.as_bytes()), Slice::new(state));
-        // SAFETY: the entry is the verified image's; everything outlives the call.
-        let code = unsafe { reload(self.instance, from, state, &raw const sink) };
+        // SAFETY: as for `save_state`; version and state outlive the call as well.
+        let code = unsafe { reload(self.instance, from, state, sink.as_ptr()) };
+        drop(sink);
         hook_outcome(code, &message)
     }
 
@@ -157,8 +171,9 @@ impl Instance for NativeInstance {
             return Ok(());
         }
         let _hooks = self.hooks.lock();
+        let _vitals = self.vitals.lock();
         let shutdown = self.image.mapped.entries.shutdown;
-        // SAFETY: the entry is the verified image's, called once; no health check is under way, and the
+        // SAFETY: the entry is the verified image's, called once; no other hook is under way, and the
         // caller lets no call be.
         let code = unsafe { shutdown(self.instance) };
         self.life.store(ENDED, Ordering::Release);
@@ -167,6 +182,15 @@ impl Instance for NativeInstance {
 
     fn evidence(&self) -> &ImageEvidence {
         self.image.evidence()
+    }
+}
+
+impl NativeInstance {
+    fn check_live(&self) -> Result<(), HookError> {
+        if self.life.load(Ordering::Acquire) == LIVE {
+            return Ok(());
+        }
+        Err(HookError::Refused { message: "the instance was shut down".to_owned() })
     }
 }
 
@@ -197,52 +221,11 @@ fn hook_outcome(code: i32, message: &Message) -> Result<(), HookError> {
     }
 }
 
-/// Takes the bytes of a reply.
-///
-/// # Safety
-/// `ctx` is the [`ReplyBuffer`] of the call under way; `chunk` is valid, as the ABI promises.
-unsafe extern "C" fn write_reply(ctx: *mut c_void, chunk: Slice) -> i32 {
-    guarded(REFUSED, || {
-        // SAFETY: the sink is valid only during its call; the buffer is not used otherwise meanwhile.
-        let reply = unsafe { &mut *ctx.cast::<ReplyBuffer<'_>>() };
-        // One byte more than any reply may have is enough to be refused.
-        // SAFETY: valid during this call by the ABI.
-        let bytes = unsafe { prefix(chunk, MESSAGE_BYTES_MAX + 1) };
-        if reply.write(bytes) { abi::OK } else { REFUSED }
-    })
-}
-
-/// Takes the text of a hook's error, and cuts it.
-#[derive(Default)]
-struct Message {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
 impl Message {
-    fn sink(&mut self) -> Reply {
-        let ctx = ptr::from_mut(self).cast();
-        Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write_message }
-    }
-
     fn text(&self) -> String {
         if self.bytes.is_empty() {
             return "it gave no reason".to_owned();
         }
         clean_text(&self.bytes, self.cut)
     }
-}
-
-/// # Safety
-/// `ctx` is the [`Message`] of the hook under way; `chunk` is valid, as the ABI promises.
-unsafe extern "C" fn write_message(ctx: *mut c_void, chunk: Slice) -> i32 {
-    guarded(REFUSED, || {
-        // SAFETY: the sink is valid only during its call; the message is not used otherwise meanwhile.
-        let message = unsafe { &mut *ctx.cast::<Message>() };
-        let room = HOOK_MESSAGE_BYTES_MAX - message.bytes.len();
-        // SAFETY: valid during this call by the ABI.
-        message.bytes.extend_from_slice(unsafe { prefix(chunk, room) });
-        message.cut |= chunk.len > room;
-        if message.cut { REFUSED } else { abi::OK }
-    })
 }

@@ -225,8 +225,3 @@ mod tests {
         assert!(spelled(u64::MAX, RawFd::MAX).len() < 256, "short for every counter");
     }
 }
-
-/// Temporary.
-pub fn refused_writes() -> u64 {
-    0
-}

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
 
 use object::LittleEndian;
-use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID};
+use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, PF_W, PT_LOAD};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use themis_messages::instance::{Concurrency, ImageEvidence};
 use themis_messages::lifecycle::MapError;
@@ -50,7 +50,7 @@ pub(super) fn prove(
         inode: file.inode(),
         reused: false,
         bytes: file.len(),
-        resident_bytes: file.len(),
+        resident_bytes: resident_bytes(file.bytes()),
     };
     Ok(Mapped { entries, concurrency, address, evidence })
 }
@@ -247,6 +247,24 @@ fn covers(ranges: &[Range<usize>], wanted: &Range<usize>) -> bool {
         }
     }
     reached >= wanted.end
+}
+
+/// What a mapped image costs for good: its sealed file and the private copies of its writable segments, both in
+/// whole pages. What of it the plugin never touches is counted as well.
+fn resident_bytes(bytes: &[u8]) -> u64 {
+    const PAGE: u64 = 4_096;
+    let file = (bytes.len() as u64).next_multiple_of(PAGE);
+    let Ok(header) = FileHeader64::<LittleEndian>::parse(bytes) else { return file };
+    let segments = header.program_headers(LittleEndian, bytes).unwrap_or_default();
+    let writable = segments.iter().filter(|segment| {
+        segment.p_type(LittleEndian) == PT_LOAD && segment.p_flags(LittleEndian).contains(PF_W)
+    });
+    let private = writable.map(|segment| {
+        let offset = segment.p_vaddr(LittleEndian) % PAGE;
+        // Pre-flight has bounded the span; a sum that overflowed would be no memory size.
+        offset.saturating_add(segment.p_memsz(LittleEndian)).div_ceil(PAGE).saturating_mul(PAGE)
+    });
+    private.fold(file, u64::saturating_add)
 }
 
 /// The build id in the file, when its linker put one in.
