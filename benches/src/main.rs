@@ -5,9 +5,11 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to report")]
 
 use clap::Parser;
+use serde::Serialize;
 
 mod admission;
 mod calls;
+mod endurance;
 mod lifecycle;
 mod report;
 
@@ -20,9 +22,20 @@ struct Arguments {
     /// Only rows whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// For programs: an array of rows.
+    /// For programs.
     #[arg(long)]
     json: bool,
+    /// Reloads of an endurance run.
+    #[arg(long, default_value_t = 10_000)]
+    reloads: usize,
+}
+
+/// Everything that was measured.
+#[derive(Serialize)]
+struct Measured {
+    rows: Vec<Row>,
+    endurance: Vec<endurance::Endurance>,
+    deaths: Vec<endurance::Deaths>,
 }
 
 type Bench = fn() -> Row;
@@ -42,17 +55,36 @@ const BENCHES: [(&str, Bench); 10] = [
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
-    let mut rows = Vec::new();
+    let wanted =
+        |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let mut measured = Measured { rows: Vec::new(), endurance: Vec::new(), deaths: Vec::new() };
     for (name, bench) in BENCHES {
-        if arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+        if wanted(name) {
             eprintln!("measuring {name} ...");
-            rows.push(bench());
+            measured.rows.push(bench());
         }
     }
+    if wanted("endurance") {
+        for digests in [2, 300] {
+            eprintln!("measuring {} reloads among {digests} digests ...", arguments.reloads);
+            measured.endurance.push(endurance::reloads(arguments.reloads, digests));
+        }
+    }
+    if wanted("deaths") {
+        eprintln!("measuring deaths of actors ...");
+        measured.deaths = endurance::deaths();
+    }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else {
-        println!("{}", report::table(&rows));
+        println!("{}", serde_json::to_string_pretty(&measured)?);
+        return Ok(());
+    }
+    let tables = [
+        (!measured.rows.is_empty()).then(|| report::table(&measured.rows)),
+        (!measured.endurance.is_empty()).then(|| endurance::table(&measured.endurance)),
+        (!measured.deaths.is_empty()).then(|| endurance::deaths_table(&measured.deaths)),
+    ];
+    for table in tables.into_iter().flatten() {
+        println!("{table}\n");
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
 }
 
 /// A time in the unit people would use.
-fn time(ns: u64) -> String {
+pub(crate) fn time(ns: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits for people")]
     let ns_float = ns as f64;
     match ns {
