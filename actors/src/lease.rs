@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use themis_messages::call::CallError;
 use themis_messages::instance::Concurrency;
 use themis_messages::lifecycle::FirstCall;
 use themis_messages::limits::PROBATION_ERRORS_MIN;
@@ -78,6 +79,8 @@ pub struct Serving {
     errors: AtomicU64,
     /// Those of them whose code the ABI does not know.
     faults: AtomicU64,
+    /// Those of them that the plugin called its caller's mistake.
+    mistakes: AtomicU64,
     /// Wakes whoever watches this stint's errors.
     alarm: Notify,
     times: Times,
@@ -127,6 +130,7 @@ impl Serving {
             reported_stuck: AtomicBool::new(false),
             errors: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            mistakes: AtomicU64::new(0),
             alarm: Notify::new(),
             times: Times::default(),
             first: OnceLock::new(),
@@ -237,10 +241,16 @@ impl Serving {
 
     /// Counts a call that failed, and wakes the watcher when that may decide a probation.
     #[cold]
-    pub(crate) fn count_error(&self, is_fault: bool) {
+    pub(crate) fn count_error(&self, error: &CallError) {
         let earlier = self.errors.fetch_add(1, Ordering::Relaxed);
+        let is_fault = matches!(error, CallError::Fault { .. });
+        let is_mistake =
+            matches!(error, CallError::UnknownMethod { .. } | CallError::BadRequest { .. });
         if is_fault {
             self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_mistake {
+            self.mistakes.fetch_add(1, Ordering::Relaxed);
         }
         if is_fault || earlier + 1 == PROBATION_ERRORS_MIN {
             self.alarm.notify_one();
@@ -292,8 +302,9 @@ impl Serving {
         let (samples, p90_ns) = self.times.ninth_decile();
         // Faults are counted after errors and errors after calls: read in the order that keeps them below.
         let faults = self.faults.load(Ordering::Relaxed);
+        let mistakes = self.mistakes.load(Ordering::Relaxed);
         let errors = self.errors();
-        Tally { calls: self.calls(), errors, faults, samples, p90_ns }
+        Tally { calls: self.calls(), errors, mistakes, faults, samples, p90_ns }
     }
 }
 

@@ -184,7 +184,7 @@ impl Slot {
             Ok(()) => Ok(served_by(&serving.generation)),
             Err(error) => {
                 reply.truncate(start);
-                serving.count_error(matches!(error, CallError::Fault { .. }));
+                serving.count_error(&error);
                 Err(error)
             }
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::output::Failure;
 
 pub(crate) mod audit;
+pub(crate) mod check;
 pub(crate) mod plugin;
 pub(crate) mod run;
 pub(crate) mod signing;

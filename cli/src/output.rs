@@ -37,6 +37,7 @@ from_coded!(
     themis_kernel::admission::VerifyError,
     themis_kernel::admit::AdmitError,
     themis_kernel::call::CallError,
+    themis_kernel::conformance::PrepareError,
     themis_kernel::lifecycle::KernelFault,
     themis_kernel::lifecycle::LoadError,
     themis_kernel::lifecycle::ReleaseError,

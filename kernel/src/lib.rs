@@ -35,6 +35,7 @@
 //! | load a plugin | [`PluginLoader`] |
 //! | replace it, go back | [`HotReloadManager`] |
 //! | call it | [`PluginRef`], [`Lease`] |
+//! | see whether a plugin behaves | [`conformance`] |
 //! | check a signature | [`SignatureVerifier`] |
 //! | watch what happens | [`Kernel::subscribe`], [`Events`] |
 //! | see and release what is quarantined | [`Kernel::quarantined`], [`Kernel::release`] |
@@ -46,6 +47,7 @@
 mod admin;
 mod autoload;
 pub mod config;
+pub mod conformance;
 #[doc(hidden)]
 pub mod drill;
 mod events;

@@ -369,6 +369,10 @@ impl PluginLoader {
     ) -> Result<PluginRef, LoadError> {
         let request = LoadRequest { manifest, ..LoadRequest::at(path) };
         let receipt = self.load_request(request).await?;
+        self.found(receipt)
+    }
+
+    fn found(&self, receipt: ReloadReceipt) -> Result<PluginRef, LoadError> {
         match self.0.environment.directory.find(receipt.plugin.as_str()) {
             Some(slot) => Ok(PluginRef::new(slot)),
             None => Err(LoadError::NotLoaded { plugin: receipt.plugin }),
@@ -381,6 +385,15 @@ impl PluginLoader {
     /// [`LoadError`].
     pub async fn load_request(&self, request: LoadRequest) -> Result<ReloadReceipt, LoadError> {
         self.0.replace(None, request).await
+    }
+
+    /// As [`PluginLoader::load_blocking`], with a tier of the caller's choice.
+    ///
+    /// # Errors
+    /// [`LoadError`]; also when called on a runtime's thread.
+    pub fn load_request_blocking(&self, request: LoadRequest) -> Result<PluginRef, LoadError> {
+        let receipt = self.0.executor.block(self.load_request(request))??;
+        self.found(receipt)
     }
 
     /// Blocking twin of [`PluginLoader::load`].

@@ -46,8 +46,10 @@ impl Default for Rules {
 pub struct Tally {
     /// Calls made.
     pub calls: u64,
-    /// Calls that ended in an error of any kind, faults included.
+    /// Calls that ended in an error of any kind, faults and mistakes included.
     pub errors: u64,
+    /// Calls that the plugin called its caller's mistake: unknown methods and bad requests.
+    pub mistakes: u64,
     /// Calls that ended with a code outside the ABI, or with the death of what ran them.
     pub faults: u64,
     /// Calls that were timed.
@@ -136,8 +138,13 @@ pub fn judge(rules: &Rules, before: &Tally, after: &Tally) -> Option<Fault> {
     if after.faults > 0 && before.faults == 0 {
         return Some(Fault::Faults);
     }
+    // Whose mistake it was when a request is refused can only be told by what the version before made of it.
+    let comparable = before.calls >= rules.errors_min;
+    let errors =
+        if comparable { after.errors } else { after.errors.saturating_sub(after.mistakes) };
+    let counted = Tally { errors, ..*after };
     let allowed = before.errors_per_mille() + rules.error_percent * 10;
-    if after.errors >= rules.errors_min && after.errors_per_mille() > allowed {
+    if counted.errors >= rules.errors_min && counted.errors_per_mille() > allowed {
         return Some(Fault::Errors);
     }
     let sampled = before.samples.min(after.samples) >= rules.samples_min;
@@ -182,6 +189,14 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_of_callers_count_when_there_is_something_to_compare_with() {
+        let refused = Tally { mistakes: 100, ..tally(100, 100) };
+        assert_eq!(judge(&RULES, &tally(0, 0), &refused), None, "never called before");
+        assert_eq!(judge(&RULES, &tally(1_000, 0), &refused), Some(Fault::Errors));
+        assert_eq!(judge(&RULES, &tally(1_000, 1_000), &refused), None, "refused before as well");
+    }
+
+    #[test]
     fn one_fault_is_enough_unless_there_were_faults_before() {
         let faulted = Tally { faults: 1, ..tally(5, 1) };
         assert_eq!(judge(&RULES, &tally(5, 0), &faulted), Some(Fault::Faults));
@@ -205,7 +220,8 @@ mod tests {
             calls in 1_u64..1_000_000, share in 0_u64..=100, more in 1_u64..100, p90 in 0_u64..10_000_000,
         ) {
             let errors = calls * share / 100;
-            let before = Tally { calls, errors, faults: errors, samples: 100, p90_ns: p90 };
+            let before =
+                Tally { calls, errors, mistakes: errors / 2, faults: errors, samples: 100, p90_ns: p90 };
             let after = Tally { calls: calls * more, errors: errors * more, ..before };
             prop_assert_eq!(judge(&RULES, &before, &after), None);
         }

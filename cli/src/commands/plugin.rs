@@ -63,6 +63,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// See whether a plugin behaves as every plugin must; needs no running kernel
+    Check(super::check::Arguments),
     /// Images that are not loaded until they are released, and why
     Quarantine {
         #[command(subcommand)]
@@ -100,10 +102,15 @@ pub(crate) fn run(
     socket: Option<&Path>,
     printer: Printer,
 ) -> Result<(), Failure> {
+    if let Command::Check(arguments) = &command {
+        return super::check::run(arguments, printer);
+    }
     let client = Client::find(socket)?;
     let ask = |method, path: &str, body: Option<&Value>| client.json(method, path, body);
     let plugin = |name: &str| format!("/v1/plugins/{}", segment(name));
     match command {
+        // Answered above, without a kernel.
+        Command::Check(_) => Ok(()),
         Command::List => printer.show(&ask(Method::GET, "/v1/plugins", None)?, list),
         Command::Discover => printer.show(&ask(Method::GET, "/v1/discover", None)?, discover),
         Command::Info { name } => printer.show(&ask(Method::GET, &plugin(&name), None)?, info),
