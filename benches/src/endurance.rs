@@ -14,7 +14,6 @@ use themis_tests::{Fixture, Site};
 
 use crate::report::{Times, time};
 
-const CALLERS: usize = 4;
 const VERSION: u32 = 1;
 const ADD: u32 = 6;
 const READ: u32 = 7;
@@ -26,6 +25,7 @@ const WARM_UP: usize = 500;
 pub(crate) struct Endurance {
     reloads: usize,
     digests: usize,
+    callers: usize,
     calls: u64,
     /// Attempted and not answered.
     lost: u64,
@@ -39,8 +39,8 @@ pub(crate) struct Endurance {
     anonymous_bytes: i64,
 }
 
-/// Reloads a stateful plugin so often, by turns to each of `digests` versions, while four threads call it.
-pub(crate) fn reloads(reloads: usize, digests: usize) -> Endurance {
+/// Reloads a stateful plugin so often, by turns to each of `digests` versions, while `callers` threads call it.
+pub(crate) fn reloads(reloads: usize, digests: usize, callers: usize) -> Endurance {
     let site = Site::new();
     let versions = (0..digests).map(|number| format!("1.0.{number}"));
     let paths: Vec<_> =
@@ -51,7 +51,7 @@ pub(crate) fn reloads(reloads: usize, digests: usize) -> Endurance {
     let (mut before, mut after) = (Memory::default(), Memory::default());
     let mut took = Duration::ZERO;
     std::thread::scope(|scope| {
-        for _ in 0..CALLERS {
+        for _ in 0..callers {
             scope.spawn(|| load.call(plugin));
         }
         // The first digests only: the others are mapped when it counts.
@@ -76,6 +76,7 @@ pub(crate) fn reloads(reloads: usize, digests: usize) -> Endurance {
     Endurance {
         reloads,
         digests,
+        callers,
         calls,
         lost,
         wrong: wrong + counted.abs_diff(writes),
@@ -146,8 +147,9 @@ pub(crate) fn table(runs: &[Endurance]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header([
-        "reloads under 4 callers",
+        "reloads under load",
         "digests",
+        "callers",
         "calls",
         "lost",
         "wrong",
@@ -161,6 +163,7 @@ pub(crate) fn table(runs: &[Endurance]) -> Table {
         table.add_row([
             run.reloads.to_string(),
             run.digests.to_string(),
+            run.callers.to_string(),
             run.calls.to_string(),
             run.lost.to_string(),
             run.wrong.to_string(),

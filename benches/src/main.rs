@@ -28,6 +28,9 @@ struct Arguments {
     /// Reloads of an endurance run.
     #[arg(long, default_value_t = 10_000)]
     reloads: usize,
+    /// Threads that call during an endurance run.
+    #[arg(long, default_value_t = 4)]
+    callers: usize,
 }
 
 /// Everything that was measured.
@@ -67,7 +70,11 @@ fn main() -> std::io::Result<()> {
     if wanted("endurance") {
         for digests in [2, 300] {
             eprintln!("measuring {} reloads among {digests} digests ...", arguments.reloads);
-            measured.endurance.push(endurance::reloads(arguments.reloads, digests));
+            measured.endurance.push(endurance::reloads(
+                arguments.reloads,
+                digests,
+                arguments.callers,
+            ));
         }
     }
     if wanted("deaths") {

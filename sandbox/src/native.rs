@@ -34,6 +34,7 @@ mod sink;
 pub use exit::end_process;
 pub use image::Image;
 pub use loader::{loader_stuck, map, mapped_images};
+pub use proof::resident_bytes;
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};
 pub use sink::refused_writes;
 

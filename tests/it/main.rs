@@ -9,12 +9,14 @@
 )]
 
 mod bad_input;
+mod budget;
 mod concurrency;
 mod conformance;
 mod demo;
 mod hooks;
 mod lifecycle;
 mod no_code_ran;
+mod overload;
 mod probation;
 mod program;
 mod sets;

@@ -46,7 +46,7 @@ pub(super) fn check(
     environment: &Environment,
     slot: &Slot,
     digest: &Digest,
-    file_bytes: u64,
+    image_bytes: u64,
 ) -> Result<(), LoadError> {
     let rules = environment.settings.budget;
     let (ledger, plugin) = (slot.ledger(), slot.name());
@@ -60,7 +60,7 @@ pub(super) fn check(
     }
     let slots = environment.directory.slots();
     let used: u64 = slots.iter().map(|slot| slot.ledger().all_image_bytes()).sum();
-    if used.saturating_add(file_bytes) > rules.image_bytes {
+    if used.saturating_add(image_bytes) > rules.image_bytes {
         spent(environment, plugin, "bytes of images are mapped", used, rules.image_bytes)?;
     }
     Ok(())

@@ -196,7 +196,8 @@ impl Member {
         self.claim = Some((slot, claimed.claim));
         self.check_current(plugin, claimed.current.as_deref())?;
         self.current = claimed.current;
-        let bytes = self.admitted.as_ref().map_or(0, |admitted| admitted.image.len());
+        let image = self.admitted.as_ref().map(|admitted| admitted.image.bytes());
+        let bytes = image.map_or(0, native::resident_bytes);
         budget::check(environment, slot, &self.origin()?.digest, bytes)
     }
 

@@ -364,3 +364,55 @@ fn only_a_regular_private_file_of_text_is_read() {
     fs::write(&path, &comment[1..]).unwrap();
     assert_eq!(code(&path), "config.invalid", "at the limit it is read");
 }
+
+#[test]
+fn how_bad_versions_are_dealt_with_can_be_said() {
+    let (_dir, config) = parse(
+        "data_dir = \"var\"\nplugin_root = \"plugins\"\n[probation]\nwindow_ms = 0\nerrors_min = 3\nerror_percent = 1\nlatency_factor = 2\n\
+         latency_floor_ms = 5\nsamples_min = 7\n[watchdog]\nhealth_period_ms = 1000\n\
+         [state]\nhold_ms = 50\n[budget]\ngenerations = 4\nimage_bytes = 1000000\nwhen_spent = \"warn\"\n",
+    );
+    let config = config.unwrap();
+    let ms = Duration::from_millis;
+    let rules = ProbationRules {
+        window: Duration::ZERO,
+        errors_min: 3,
+        error_percent: 1,
+        latency_factor: 2,
+        latency_floor: ms(5),
+        samples_min: 7,
+    };
+    assert_eq!(config.probation, rules);
+    assert_eq!((config.health_period, config.hold_limit), (ms(1_000), ms(50)));
+    let budget =
+        BudgetRules { generations: 4, image_bytes: 1_000_000, when_spent: WhenSpent::Warn };
+    assert_eq!(config.budget, budget);
+}
+
+#[test]
+fn what_nobody_can_mean_is_refused() {
+    refusals(
+        &[
+            "[probation]\nwindow_ms = 3600001\n",
+            "[probation]\nerror_percent = 101\n",
+            "[probation]\nsamples_min = 0\n",
+            "[watchdog]\nhealth_period_ms = 86400001\n",
+            "[state]\nhold_ms = 0\n",
+            "[state]\nhold_ms = 401\n",
+            "[budget]\ngenerations = 1\n",
+            "[budget]\nwhen_spent = \"panic\"\n",
+            "[budget]\nimages = 3\n",
+        ],
+        &expect![[r#"
+            config.invalid: themis.toml:4:13: probation.window_ms: want 0 to 3600000, got 3600001
+            config.invalid: themis.toml:4:17: probation.error_percent: want 0 to 100, got 101
+            config.invalid: themis.toml:4:15: probation.samples_min: want 1 or more, got 0
+            config.invalid: themis.toml:4:20: watchdog.health_period_ms: want 0 to 86400000, got 86400001
+            config.invalid: themis.toml:4:11: state.hold_ms: want 1 to 400, got 0
+            config.invalid: themis.toml:4:11: state.hold_ms: want 1 to 400, got 401
+            config.invalid: themis.toml:4:15: budget.generations: want 2 or more, got 1
+            config.invalid: themis.toml:4:14: budget.when_spent: unknown variant `panic`, expected `refuse` or `warn`
+            config.invalid: themis.toml:4:1: budget.images: unknown field `images`, expected one of `generations`, `image_bytes`, `when_spent`
+        "#]],
+    );
+}

@@ -251,7 +251,8 @@ fn covers(ranges: &[Range<usize>], wanted: &Range<usize>) -> bool {
 
 /// What a mapped image costs for good: its sealed file and the private copies of its writable segments, both in
 /// whole pages. What of it the plugin never touches is counted as well.
-fn resident_bytes(bytes: &[u8]) -> u64 {
+#[must_use]
+pub fn resident_bytes(bytes: &[u8]) -> u64 {
     const PAGE: u64 = 4_096;
     let file = (bytes.len() as u64).next_multiple_of(PAGE);
     let Ok(header) = FileHeader64::<LittleEndian>::parse(bytes) else { return file };
