@@ -54,11 +54,17 @@ struct Open {
 
 const CLOSED: Open = Open { number: 0, target: ptr::null_mut() };
 
+/// A structure that plugins are given.
+type Lent = UnsafeCell<Reply>;
+
+// Registering a destructor would wait for the loader.
+const _: () = assert!(!std::mem::needs_drop::<Cell<Open>>() && !std::mem::needs_drop::<Lent>());
+
 thread_local! {
     static OPEN: Cell<Open> = const { Cell::new(CLOSED) };
     /// The last number this thread has used.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
-    static STRUCTURES: [UnsafeCell<Reply>; LENT] = const {
+    static STRUCTURES: [Lent; LENT] = const {
         [const {
             UnsafeCell::new(Reply { struct_size: 0, ctx: ptr::null_mut(), write: write::<Message> })
         }; LENT]
@@ -251,6 +257,20 @@ mod tests {
         assert_eq!(write_to(outer_loan.as_ptr(), "outer"), abi::OK);
         drop(outer_loan);
         assert_eq!((bytes.as_slice(), outer.bytes.as_slice()), (&b"inner"[..], &b"outer"[..]));
+    }
+
+    #[test]
+    fn a_loan_ends_also_when_its_call_unwinds() {
+        let (mut outer, mut inner) = (Message::default(), Message::default());
+        let outer_loan = lend(&mut outer);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _inner_loan = lend(&mut inner);
+            std::panic::resume_unwind(Box::new("out of the call"));
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(write_to(outer_loan.as_ptr(), "outer"), abi::OK);
+        drop(outer_loan);
+        assert_eq!((outer.bytes.as_slice(), inner.bytes.as_slice()), (&b"outer"[..], &b""[..]));
     }
 
     #[test]

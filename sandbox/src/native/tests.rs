@@ -18,6 +18,8 @@ use super::loader::Loader;
 use super::{HostServices, Image, LogLevel};
 use crate::admission::{Descriptor, SealedFile};
 
+mod state;
+
 /// A directory for what one test builds.
 struct Bench {
     dir: tempfile::TempDir,
