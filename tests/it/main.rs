@@ -13,6 +13,7 @@ mod budget;
 mod concurrency;
 mod conformance;
 mod demo;
+mod dlopen_traps;
 mod hooks;
 mod lifecycle;
 mod no_code_ran;

@@ -396,26 +396,60 @@ pub fn bare_instance(plugin: &admission::AdmittedPlugin) -> Arc<dyn Instance> {
     image.init(services, b"{}").expect("it starts")
 }
 
+/// Where a scene that runs in a process of its own finds its directory.
+const SCENE_DIR: &str = "THEMIS_TEST_DIR";
+/// Written there when the scene has got to its end.
+const SCENE_DONE: &str = "scene-done";
+
+/// Runs `scene` if this is the process started for it, and tells whether it was.
+fn played_here(scene: impl FnOnce(&Path)) -> bool {
+    let Some(dir) = std::env::var_os(SCENE_DIR) else { return false };
+    let dir = PathBuf::from(dir);
+    scene(&dir);
+    std::fs::write(dir.join(SCENE_DONE), b"").expect("a file can be written");
+    true
+}
+
+/// Starts the calling test again, in a process of its own, and waits for its end.
+fn play_elsewhere(test: &str, dir: &Path) -> std::process::Output {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let arguments = ["--exact", test, "--nocapture"];
+    let output = Command::new(own).args(arguments).env(SCENE_DIR, dir).output();
+    let output = output.expect("the test can be started again");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let done = dir.join(SCENE_DONE).exists();
+    assert!(done, "{test} did not get to its end: {}\n{told}", output.status);
+    output
+}
+
 /// Runs `scene` in a process of its own that is killed with SIGKILL right behind it, and checks that it got to
 /// its end. `test` is the path of the calling test.
 ///
 /// # Panics
 /// When the scene did not get to its end.
 pub fn in_killed_process(test: &str, dir: &Path, scene: impl FnOnce(&Path)) {
-    const DIR: &str = "THEMIS_TEST_DIR";
-    const DONE: &str = "scene-done";
-    if let Some(dir) = std::env::var_os(DIR) {
-        let dir = PathBuf::from(dir);
-        scene(&dir);
-        std::fs::write(dir.join(DONE), b"").expect("a file can be written");
+    if played_here(scene) {
         // Not with a program: starting one needs the system loader, which a scene may have got stuck.
         let own = rustix::process::getpid();
         rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("may be killed");
         unreachable!("killed");
     }
-    let own = std::env::current_exe().expect("the running program has a path");
-    let output = Command::new(own).args(["--exact", test, "--nocapture"]).env(DIR, dir).output();
-    let output = output.expect("the test can be started again");
+    play_elsewhere(test, dir);
+}
+
+/// Runs `scene` in a process of its own, and checks that it got to its end and that the process then ended as any
+/// other: a crash would not take the caller along. `test` is the path of the calling test. Answers whether this is
+/// the process that looks on; the other has nothing left to do but to end.
+///
+/// # Panics
+/// When the scene did not get to its end, or the process crashed behind it.
+#[must_use]
+pub fn in_own_process(test: &str, dir: &Path, scene: impl FnOnce(&Path)) -> bool {
+    if played_here(scene) {
+        return false;
+    }
+    let output = play_elsewhere(test, dir);
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(dir.join(DONE).exists(), "{test} did not get to its end: {}\n{told}", output.status);
+    assert!(output.status.success(), "{test} ended badly: {}\n{told}", output.status);
+    true
 }
