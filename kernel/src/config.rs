@@ -86,7 +86,8 @@ pub struct Config {
     /// After this a replaced version that is still leased is reported; it stays until the lease ends.
     /// Default: [`DRAIN_LIMIT`].
     pub drain_limit: Duration,
-    /// For how long new leases on a stateful plugin may be held while its state moves. Default: [`HOLD_LIMIT`].
+    /// For how long new leases on a stateful plugin may be held while its state moves. Default: [`HOLD_LIMIT`];
+    /// the kernel takes no more than [`HOLD_LIMIT_MAX`](themis_messages::limits::HOLD_LIMIT_MAX).
     pub hold_limit: Duration,
     /// How new versions are watched, and when they are swapped back.
     pub probation: ProbationRules,

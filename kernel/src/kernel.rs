@@ -17,7 +17,9 @@ use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::ids::{Digest, named_by_place};
 use themis_messages::lifecycle::{KernelFault, PluginInfo, Quarantine, ReleaseError, UnloadError};
-use themis_messages::limits::{ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOOK_DEADLINE};
+use themis_messages::limits::{
+    ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOLD_LIMIT_MAX, HOOK_DEADLINE,
+};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
@@ -165,7 +167,7 @@ impl Kernel {
             hook_deadline: config.hook_deadline.min(HOOK_DEADLINE),
             serial_wait: config.call_deadline,
             drain_limit: config.drain_limit,
-            hold_limit: config.hold_limit,
+            hold_limit: config.hold_limit.min(HOLD_LIMIT_MAX),
             probation: config.probation,
             failures: config.failures,
             health_period: config.health_period,
