@@ -165,6 +165,7 @@ impl<'a> ReplyBuffer<'a> {
     }
 
     /// Appends a chunk; `false` when that would go over the cap, and then nothing is appended.
+    #[inline]
     #[must_use]
     pub fn write(&mut self, chunk: &[u8]) -> bool {
         let used = self.bytes.len() - self.start;
@@ -177,6 +178,7 @@ impl<'a> ReplyBuffer<'a> {
     }
 
     /// Whether a write was ever refused.
+    #[inline]
     #[must_use]
     pub fn overflowed(&self) -> bool {
         self.overflowed

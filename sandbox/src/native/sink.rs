@@ -54,33 +54,39 @@ struct Open {
 
 const CLOSED: Open = Open { number: 0, target: ptr::null_mut() };
 
-/// A structure that plugins are given.
-type Lent = UnsafeCell<Reply>;
+/// What one thread keeps of its loans, in one place: a call looks it up once.
+struct Ledger {
+    open: Cell<Open>,
+    /// The last number this thread has used.
+    last: Cell<u64>,
+    structures: [UnsafeCell<Reply>; LENT],
+}
 
 // Registering a destructor would wait for the loader.
-const _: () = assert!(!std::mem::needs_drop::<Cell<Open>>() && !std::mem::needs_drop::<Lent>());
+const _: () = assert!(!std::mem::needs_drop::<Ledger>());
 
 thread_local! {
-    static OPEN: Cell<Open> = const { Cell::new(CLOSED) };
-    /// The last number this thread has used.
-    static NUMBER: Cell<u64> = const { Cell::new(0) };
-    static STRUCTURES: [Lent; LENT] = const {
-        [const {
-            UnsafeCell::new(Reply { struct_size: 0, ctx: ptr::null_mut(), write: write::<Message> })
-        }; LENT]
+    static LEDGER: Ledger = const {
+        Ledger {
+            open: Cell::new(CLOSED),
+            last: Cell::new(0),
+            structures: [const {
+                UnsafeCell::new(Reply { struct_size: 0, ctx: ptr::null_mut(), write: write::<Message> })
+            }; LENT],
+        }
     };
 }
 
-/// A number that no loan has had.
-fn fresh_number() -> u64 {
-    NUMBER.with(|last| {
-        let mut number = last.get() + 1;
+impl Ledger {
+    /// A number that no loan has had.
+    fn fresh_number(&self) -> u64 {
+        let mut number = self.last.get() + 1;
         if number & ((1 << COUNT_BITS) - 1) <= 1 {
             number = BLOCKS.fetch_add(1, Ordering::Relaxed) << COUNT_BITS | 2;
         }
-        last.set(number);
+        self.last.set(number);
         number
-    })
+    }
 }
 
 /// What can be lent. A number says for which kind it is, so that one sink's cannot be used with another's function.
@@ -125,25 +131,27 @@ impl Target for Message {
 pub(super) struct Loan<'a> {
     before: Open,
     structure: *const Reply,
-    /// The target is the plugin's for as long; and a loan is its thread's.
-    target: PhantomData<(&'a mut (), *mut ())>,
+    /// Of the thread that lends, and so never another one's: a pointer is not `Send`.
+    ledger: *const Ledger,
+    /// The target is the plugin's for as long.
+    target: PhantomData<&'a mut ()>,
 }
 
 /// Lends `target` to whatever this thread calls next.
+#[inline]
 pub(super) fn lend<T: Target>(target: &mut T) -> Loan<'_> {
-    let fresh = fresh_number();
-    let number = fresh as usize | T::KIND;
-    let ctx = ptr::without_provenance_mut(number);
-    let structure = STRUCTURES.with(|structures| {
-        let structure = structures[fresh as usize % LENT].get();
+    LEDGER.with(|ledger| {
+        let fresh = ledger.fresh_number();
+        let number = fresh as usize | T::KIND;
+        let ctx = ptr::without_provenance_mut(number);
+        let structure = ledger.structures[fresh as usize % LENT].get();
         let reply = Reply { struct_size: size_of::<Reply>() as u32, ctx, write: write::<T> };
         // SAFETY: the structures are this thread's own, and the host's side never holds a reference into them. A
         // plugin that reads a stale one from another thread meanwhile breaks the ABI; each field is a plain word.
         unsafe { structure.write(reply) };
-        structure.cast_const()
-    });
-    let before = OPEN.replace(Open { number, target: ptr::from_mut(target).cast() });
-    Loan { before, structure, target: PhantomData }
+        let before = ledger.open.replace(Open { number, target: ptr::from_mut(target).cast() });
+        Loan { before, structure, ledger, target: PhantomData }
+    })
 }
 
 impl Loan<'_> {
@@ -154,8 +162,11 @@ impl Loan<'_> {
 }
 
 impl Drop for Loan<'_> {
+    #[inline]
     fn drop(&mut self) {
-        OPEN.set(self.before);
+        // SAFETY: this runs on the thread that lent, whose ledger has no destructor and is there until its end.
+        let ledger = unsafe { &*self.ledger };
+        ledger.open.set(self.before);
     }
 }
 
@@ -165,7 +176,7 @@ impl Drop for Loan<'_> {
 /// `chunk` is valid, as the ABI promises. `ctx` may be anything.
 unsafe extern "C" fn write<T: Target>(ctx: *mut c_void, chunk: Slice) -> i32 {
     guarded(REFUSED, || {
-        let open = OPEN.get();
+        let open = LEDGER.with(|ledger| ledger.open.get());
         let meant = open.number == ctx.addr() && open.number != 0 && open.number & KINDS == T::KIND;
         if !meant {
             REFUSED_WRITES.fetch_add(1, Ordering::Relaxed);
@@ -275,12 +286,12 @@ mod tests {
 
     #[test]
     fn numbers_are_never_used_twice_and_never_zero() {
-        let numbers = || (0..1_000).map(|_| fresh_number()).collect::<Vec<_>>();
-        let other =
-            std::thread::spawn(move || (0..1_000).map(|_| fresh_number()).collect::<Vec<_>>());
+        let fresh = || LEDGER.with(Ledger::fresh_number);
+        let numbers = move || (0..1_000).map(|_| fresh()).collect::<Vec<_>>();
+        let other = std::thread::spawn(numbers);
         let mut all = [numbers(), other.join().unwrap()].concat();
         // The end of a block begins another.
-        NUMBER.set((1 << COUNT_BITS) - 2);
+        LEDGER.with(|ledger| ledger.last.set((1 << COUNT_BITS) - 2));
         all.extend(numbers());
         assert!(all.iter().all(|number| *number != 0 && *number as usize & KINDS == 0));
         let count = all.len();
