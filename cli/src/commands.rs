@@ -6,6 +6,9 @@ use crate::output::Failure;
 
 pub(crate) mod audit;
 pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod inspect;
+pub(crate) mod new;
 pub(crate) mod plugin;
 pub(crate) mod run;
 pub(crate) mod signing;

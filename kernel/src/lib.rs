@@ -66,5 +66,5 @@ pub use themis_messages::{
     admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation,
 };
 pub use themis_persistence as persistence;
-pub use themis_sandbox::admission;
 pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};
+pub use themis_sandbox::{admission, machine};

@@ -24,4 +24,5 @@
 //! - **A stolen signing key**, until the operator revokes it.
 
 pub mod admission;
+pub mod machine;
 pub mod native;

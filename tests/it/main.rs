@@ -20,6 +20,7 @@ mod no_code_ran;
 mod overload;
 mod probation;
 mod program;
+mod scaffold;
 mod sets;
 mod state;
 mod supervision;

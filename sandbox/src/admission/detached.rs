@@ -249,7 +249,7 @@ fn io(path: &Path, action: &'static str, error: &std::io::Error) -> VerifyError 
 }
 
 /// Reads a regular file of at most `max` bytes.
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, VerifyError> {
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, VerifyError> {
     // Without O_NONBLOCK a named pipe would hang the reader.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path);

@@ -217,103 +217,150 @@ impl<'a> Image<'a> {
     /// # Errors
     /// The `Elf…` variants of [`AdmitError`].
     pub(super) fn refuse_hazards(&self) -> Result<(), AdmitError> {
-        self.refuse_segments()?;
-        self.refuse_dynamic()?;
-        self.refuse_unique_symbols()
+        self.hazards().into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn refuse_segments(&self) -> Result<(), AdmitError> {
+    /// Everything that must not be mapped into the host, in the order in which it is refused.
+    pub(super) fn hazards(&self) -> Vec<AdmitError> {
+        let mut found = Vec::new();
+        self.segment_hazards(&mut found);
+        for entry in self.dynamic {
+            let tag = entry.d_tag.get(LE);
+            found.extend(self.dynamic_hazards(tag, entry.d_val.get(LE)));
+        }
+        found.extend(self.unique_symbol());
+        found
+    }
+
+    fn segment_hazards(&self, found: &mut Vec<AdmitError>) {
         let path = || self.path.clone();
         let both = elf::PF_W | elf::PF_X;
         let mut stack_is_plain = false;
         for (segment, header) in self.segments.iter().enumerate() {
             let flags = header.p_flags(LE);
             if header.p_type(LE) == elf::PT_GNU_STACK {
-                if flags.0 & elf::PF_X.0 != 0 {
-                    return Err(AdmitError::ElfExecutableStack { path: path() });
+                stack_is_plain = flags.0 & elf::PF_X.0 == 0;
+                if !stack_is_plain {
+                    return found.push(AdmitError::ElfExecutableStack { path: path() });
                 }
-                stack_is_plain = true;
             } else if flags.0 & both.0 == both.0 {
-                return Err(AdmitError::ElfWritableCode { path: path(), segment });
+                found.push(AdmitError::ElfWritableCode { path: path(), segment });
             }
-        }
-        if stack_is_plain {
-            return Ok(());
         }
         // Without the header the loader assumes an executable stack.
-        Err(AdmitError::ElfExecutableStack { path: path() })
-    }
-
-    fn refuse_dynamic(&self) -> Result<(), AdmitError> {
-        for entry in self.dynamic {
-            let value = entry.d_val.get(LE);
-            match entry.d_tag.get(LE) {
-                elf::DT_TEXTREL => return Err(self.text_relocations()),
-                elf::DT_FLAGS => self.refuse_flags(value)?,
-                elf::DT_FLAGS_1 => self.refuse_flags_1(value)?,
-                elf::DT_RPATH => return Err(self.search_path("RPATH", value)?),
-                elf::DT_RUNPATH => return Err(self.search_path("RUNPATH", value)?),
-                elf::DT_FILTER => return Err(self.filter("FILTER")),
-                elf::DT_AUXILIARY => return Err(self.filter("AUXILIARY")),
-                elf::DT_AUDIT => return Err(self.filter("AUDIT")),
-                elf::DT_DEPAUDIT => return Err(self.filter("DEPAUDIT")),
-                elf::DT_NEEDED => self.refuse_needed(value)?,
-                _ => {}
-            }
+        if !stack_is_plain {
+            found.push(AdmitError::ElfExecutableStack { path: path() });
         }
-        Ok(())
     }
 
-    fn refuse_flags(&self, flags: u64) -> Result<(), AdmitError> {
+    fn dynamic_hazards(&self, tag: elf::DynamicTag, value: u64) -> Vec<AdmitError> {
+        match tag {
+            elf::DT_TEXTREL => vec![self.text_relocations()],
+            elf::DT_FLAGS => self.flag_hazards(value),
+            elf::DT_FLAGS_1 => self.flag_1_hazards(value),
+            elf::DT_RPATH => vec![self.search_path("RPATH", value)],
+            elf::DT_RUNPATH => vec![self.search_path("RUNPATH", value)],
+            elf::DT_FILTER => vec![self.filter("FILTER")],
+            elf::DT_AUXILIARY => vec![self.filter("AUXILIARY")],
+            elf::DT_AUDIT => vec![self.filter("AUDIT")],
+            elf::DT_DEPAUDIT => vec![self.filter("DEPAUDIT")],
+            elf::DT_NEEDED => self.needed_hazard(value).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn flag_hazards(&self, flags: u64) -> Vec<AdmitError> {
+        let mut found = Vec::new();
         if flags & elf::DF_TEXTREL.0 != 0 {
-            return Err(self.text_relocations());
+            found.push(self.text_relocations());
         }
         if flags & elf::DF_STATIC_TLS.0 != 0 {
-            return Err(AdmitError::ElfStaticTls { path: self.path.clone() });
+            found.push(AdmitError::ElfStaticTls { path: self.path.clone() });
         }
-        Ok(())
+        found
     }
 
-    fn refuse_flags_1(&self, flags: u64) -> Result<(), AdmitError> {
+    fn flag_1_hazards(&self, flags: u64) -> Vec<AdmitError> {
         let before_others = elf::DF_1_GLOBAL.0 | elf::DF_1_INTERPOSE.0;
+        let mut found = Vec::new();
         if flags & elf::DF_1_PIE.0 != 0 {
-            return Err(self.broken("it is a program"));
+            found.push(self.broken("it is a program"));
         }
         if flags & before_others != 0 {
-            return Err(self.broken("it asks for its symbols to be used by others"));
+            found.push(self.broken("it asks for its symbols to be used by others"));
         }
-        Ok(())
+        found
     }
 
     fn text_relocations(&self) -> AdmitError {
         AdmitError::ElfTextRelocations { path: self.path.clone() }
     }
 
-    fn search_path(&self, tag: &'static str, value: u64) -> Result<AdmitError, AdmitError> {
-        let value = text(self.string(value)?);
-        Ok(AdmitError::ElfSearchPath { path: self.path.clone(), tag, value })
+    fn search_path(&self, tag: &'static str, value: u64) -> AdmitError {
+        match self.string(value) {
+            Ok(value) => {
+                AdmitError::ElfSearchPath { path: self.path.clone(), tag, value: text(value) }
+            }
+            Err(error) => error,
+        }
     }
 
     fn filter(&self, tag: &'static str) -> AdmitError {
         AdmitError::ElfFilter { path: self.path.clone(), tag }
     }
 
-    fn refuse_needed(&self, value: u64) -> Result<(), AdmitError> {
-        let library = self.string(value)?;
-        if SYSTEM_LIBRARIES.contains(&library) {
-            return Ok(());
+    fn needed_hazard(&self, value: u64) -> Option<AdmitError> {
+        match self.string(value) {
+            Ok(library) if SYSTEM_LIBRARIES.contains(&library) => None,
+            Ok(library) => {
+                Some(AdmitError::ElfNeeded { path: self.path.clone(), library: text(library) })
+            }
+            Err(error) => Some(error),
         }
-        Err(AdmitError::ElfNeeded { path: self.path.clone(), library: text(library) })
     }
 
-    fn refuse_unique_symbols(&self) -> Result<(), AdmitError> {
-        let unique = self
+    fn unique_symbol(&self) -> Option<AdmitError> {
+        let symbol = self
             .symbols
             .iter()
-            .find(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE));
-        let Some(symbol) = unique else { return Ok(()) };
-        let symbol = text(self.symbol_name(symbol)?);
-        Err(AdmitError::ElfUniqueSymbol { path: self.path.clone(), symbol })
+            .find(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE))?;
+        Some(match self.symbol_name(symbol) {
+            Ok(name) => AdmitError::ElfUniqueSymbol { path: self.path.clone(), symbol: text(name) },
+            Err(error) => error,
+        })
+    }
+
+    /// Libraries it needs, as far as their names can be read.
+    pub(super) fn needed(&self) -> Vec<String> {
+        let needed = self.dynamic.iter().filter(|entry| entry.d_tag.get(LE) == elf::DT_NEEDED);
+        needed.filter_map(|entry| self.string(entry.d_val.get(LE)).ok()).map(text).collect()
+    }
+
+    /// Functions that the loader runs when it maps the image.
+    pub(super) fn constructors(&self) -> u64 {
+        let value = |tag| self.entry(tag).ok().flatten();
+        let listed = value(elf::DT_INIT_ARRAYSZ).unwrap_or(0) / size_of::<u64>() as u64;
+        listed + u64::from(value(elf::DT_INIT).is_some_and(|address| address != 0))
+    }
+
+    /// Names it takes from elsewhere, and names it offers; sorted.
+    pub(super) fn symbol_names(&self) -> (Vec<String>, Vec<String>) {
+        let (mut imports, mut exports) = (Vec::new(), Vec::new());
+        for symbol in self.symbols {
+            let Ok(name) = self.symbol_name(symbol) else { continue };
+            let visible = matches!(symbol.st_visibility(), elf::STV_DEFAULT | elf::STV_PROTECTED);
+            if name.is_empty() || symbol.st_bind() == elf::STB_LOCAL {
+                continue;
+            }
+            match symbol.is_undefined(LE) {
+                true => imports.push(text(name)),
+                false if visible => exports.push(text(name)),
+                false => {}
+            }
+        }
+        imports.sort();
+        exports.sort();
+        (imports, exports)
     }
 
     /// Reads the descriptor from where the loader would put it.
