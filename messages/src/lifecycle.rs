@@ -187,10 +187,24 @@ pub enum HandOverError {
 }
 
 impl HandOverError {
-    /// Whether the version that was to take the state failed, and not the one that serves.
+    /// Whether the version that was to take the state failed, and not the one that serves. A hook that took longer than
+    /// callers may wait has not failed for that: a busy machine is enough. Whether it ever ends is seen when the
+    /// candidate is shut down.
     #[must_use]
     pub const fn is_takers_fault(&self) -> bool {
-        matches!(self, Self::Take(_))
+        matches!(self, Self::Take(error) if !matches!(error, HookError::Deadline { .. }))
+    }
+
+    /// Whether it was called off for want of time, and another try may succeed.
+    #[must_use]
+    pub const fn is_for_time(&self) -> bool {
+        matches!(
+            self,
+            Self::Leased { .. }
+                | Self::Lapsed { .. }
+                | Self::Save(HookError::Deadline { .. })
+                | Self::Take(HookError::Deadline { .. })
+        )
     }
 
     /// Stable code.
@@ -488,7 +502,6 @@ impl LoadError {
                         | ProbeError::Health(HookError::Deadline { .. }),
                     ..
                 }
-                | Self::HandOver { error: HandOverError::Take(HookError::Deadline { .. }), .. }
         )
     }
 }

@@ -125,6 +125,10 @@ fn an_author_is_told_what_is_broken() {
     assert_eq!(output.status.code(), Some(1));
     let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert!(told["error"]["code"].as_str().unwrap().starts_with("check."), "{told}");
+    let crashing = Fixture::c("rude.c", "rude", "1.0.0").flag("-DEXIT");
+    let output = check(&site.add_unsigned(&crashing));
+    let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(told["error"]["code"], "check.crashed", "{told}");
     let output = check("nowhere");
     assert_eq!(output.status.code(), Some(1));
 }

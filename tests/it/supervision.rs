@@ -26,6 +26,8 @@ impl World {
             .map(|version| site.add(&Fixture::c("stateful.c", "stateful", version)));
         let mut config = site.config(&["stateful"]);
         config.probation.window = Duration::from_millis(200);
+        // Many of these run at once.
+        config.hold_limit = themis_kernel::limits::HOLD_LIMIT_MAX;
         let kernel = Kernel::start_blocking(config).unwrap();
         let plugin = kernel.loader().load_blocking(&paths[0], None).unwrap();
         Self { _site: site, kernel, plugin, paths }

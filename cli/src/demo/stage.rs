@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, sign_dir};
 use themis_kernel::ids::{PluginName, Tier};
+use themis_kernel::limits::HOLD_LIMIT_MAX;
 use themis_kernel::{Config, Kernel};
 
 use crate::output::Failure;
@@ -119,6 +120,8 @@ impl Stage {
         config.default_tier = Tier::InProcess;
         config.admin_socket = Some(self.socket());
         config.probation.window = probation;
+        // The load takes every core there is: what moves the state may have to wait for one.
+        config.hold_limit = HOLD_LIMIT_MAX;
         config.trusted_keys = vec![TrustedKey {
             label: "demo".to_owned(),
             key: self.key.public_key(),

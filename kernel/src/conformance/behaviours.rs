@@ -115,9 +115,21 @@ macro_rules! must {
     };
 }
 
+/// Hand-overs that may be called off for want of time, one after the other: nothing is wrong with a plugin on a
+/// machine that is busy.
+const CALLED_OFF_MAX: usize = 20;
+
 impl Subject {
     fn reload(&self) -> Result<ReloadReceipt, LoadError> {
-        self.kernel().reloads().reload_module_blocking(self.name().as_str(), self.path())
+        let reloads = self.kernel().reloads();
+        let mut tries = 0..CALLED_OFF_MAX;
+        loop {
+            match reloads.reload_module_blocking(self.name().as_str(), self.path()) {
+                Err(LoadError::HandOver { error, .. })
+                    if error.is_for_time() && tries.next().is_some() => {}
+                other => return other,
+            }
+        }
     }
 }
 
@@ -276,7 +288,8 @@ fn lease(subject: &Subject) -> Verdict {
     let method = unlisted(subject.manifest());
     let generation = || plugin.info().generation;
     let before = generation();
-    match subject.reload() {
+    let reloads = subject.kernel().reloads();
+    match reloads.reload_module_blocking(subject.name().as_str(), subject.path()) {
         Ok(_) => {}
         // Its state cannot move while somebody may still change it.
         Err(LoadError::HandOver { .. }) => {

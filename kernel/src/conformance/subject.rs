@@ -9,7 +9,7 @@ use std::time::Duration;
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{PluginName, PluginVersion, Tier};
 use themis_messages::lifecycle::{LoadError, LoadRequest};
-use themis_messages::limits::{FILES_MAX, MANIFEST_BYTES_MAX, PLUGIN_BYTES_MAX};
+use themis_messages::limits::{FILES_MAX, HOLD_LIMIT_MAX, MANIFEST_BYTES_MAX, PLUGIN_BYTES_MAX};
 use themis_messages::manifest::{MANIFEST_FILE, Manifest, SIGNATURE_FILE};
 use themis_sandbox::admission::{KeyError, NameSet, SignError, SigningKey, TrustedKey, sign_dir};
 
@@ -193,6 +193,7 @@ fn config(stage: &Path, root: PathBuf, name: &PluginName, tier: Tier, key: &Sign
     config.trusted_in_process = only();
     config.default_tier = tier;
     config.probation.window = WINDOW;
+    config.hold_limit = HOLD_LIMIT_MAX;
     config.trusted_keys = vec![TrustedKey {
         label: "check".to_owned(),
         key: key.public_key(),
