@@ -71,6 +71,8 @@ pub struct Serving {
     left_while_shut: Notify,
     /// When it was published.
     began: Instant,
+    /// Leases held over many calls, which are inside without a call.
+    leases: AtomicU64,
     /// Taken for each call of a plugin that is not thread-safe.
     turn: Option<Mutex<()>>,
     /// Whether somebody has reported that the turn is never given up.
@@ -126,6 +128,7 @@ impl Serving {
             door_moved: Condvar::new(),
             left_while_shut: Notify::new(),
             began: Instant::now(),
+            leases: AtomicU64::new(0),
             turn,
             reported_stuck: AtomicBool::new(false),
             errors: AtomicU64::new(0),
@@ -304,7 +307,13 @@ impl Serving {
         let faults = self.faults.load(Ordering::Relaxed);
         let mistakes = self.mistakes.load(Ordering::Relaxed);
         let errors = self.errors();
-        Tally { calls: self.calls(), errors, mistakes, faults, samples, p90_ns }
+        Tally { calls: self.calls(), errors, mistakes, faults, samples, p90_ns, stalled_ns: 0 }
+    }
+
+    /// Calls inside that are no lease's, and how many have ended so far, leases included.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let ended = self.shards.iter().map(|shard| shard.left.load(Ordering::SeqCst)).sum();
+        (self.in_flight().saturating_sub(self.leases.load(Ordering::SeqCst)), ended)
     }
 }
 
@@ -375,6 +384,7 @@ impl HeldServing {
     /// Enters `serving`; `None` when a newer stint is already published.
     pub(crate) fn enter(serving: &Arc<Serving>) -> Option<Self> {
         let entry = serving.begin()?;
+        serving.leases.fetch_add(1, Ordering::SeqCst);
         Some(Self { serving: Arc::clone(serving), entry })
     }
 
@@ -391,6 +401,7 @@ impl HeldServing {
 
 impl Drop for HeldServing {
     fn drop(&mut self) {
+        self.serving.leases.fetch_sub(1, Ordering::SeqCst);
         self.serving.end(self.entry);
     }
 }

@@ -152,6 +152,9 @@ pub const PROBATION_LATENCY_FLOOR: Duration = Duration::from_millis(1);
 /// Timed calls of each version before latency counts.
 pub const PROBATION_SAMPLES_MIN: u64 = 50;
 
+/// When calls of a version on probation are inside, and none has ended for so long, it hangs.
+pub const PROBATION_STALL: Duration = Duration::from_secs(1);
+
 // === Generation budget ===
 
 /// Generations of one plugin that may be initialised at once, leased old ones included.

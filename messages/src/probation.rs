@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::lifecycle::as_millis;
 use crate::limits::{
     PROBATION_ERROR_PERCENT, PROBATION_ERRORS_MIN, PROBATION_LATENCY_FACTOR,
-    PROBATION_LATENCY_FLOOR, PROBATION_SAMPLES_MIN, PROBATION_WINDOW,
+    PROBATION_LATENCY_FLOOR, PROBATION_SAMPLES_MIN, PROBATION_STALL, PROBATION_WINDOW,
 };
 
 /// When a new version is swapped back.
@@ -26,6 +26,8 @@ pub struct Rules {
     pub latency_floor: Duration,
     /// So many timed calls of either version are needed before latency counts.
     pub samples_min: u64,
+    /// Calls inside, of which none ends for so long, hang; or for four times as long as nine of ten took before.
+    pub stall: Duration,
 }
 
 impl Default for Rules {
@@ -37,6 +39,7 @@ impl Default for Rules {
             latency_factor: PROBATION_LATENCY_FACTOR,
             latency_floor: PROBATION_LATENCY_FLOOR,
             samples_min: PROBATION_SAMPLES_MIN,
+            stall: PROBATION_STALL,
         }
     }
 }
@@ -56,6 +59,8 @@ pub struct Tally {
     pub samples: u64,
     /// Nine of ten timed calls took at most this long, in nanoseconds, to a quarter of a power of two.
     pub p90_ns: u64,
+    /// For how long calls have been inside without that one ended, in nanoseconds.
+    pub stalled_ns: u64,
 }
 
 impl Tally {
@@ -76,6 +81,8 @@ pub enum Fault {
     Errors,
     /// It is much slower than the version before.
     Latency,
+    /// Its calls do not end.
+    Hangs,
     /// Its health check failed.
     Health,
     /// Another member of the set it was reloaded with was swapped back.
@@ -90,6 +97,7 @@ impl Fault {
             Self::Faults => "probation.faults",
             Self::Errors => "probation.errors",
             Self::Latency => "probation.latency",
+            Self::Hangs => "probation.hangs",
             Self::Health => "probation.health",
             Self::Set => "probation.set",
         }
@@ -112,7 +120,11 @@ pub struct Evidence {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { before, after, elapsed, .. } = self;
+        let Self { fault, before, after, elapsed } = self;
+        if *fault == Some(Fault::Hangs) {
+            let stalled = Duration::from_nanos(after.stalled_ns);
+            return write!(f, "no call has ended for {stalled:.1?}, within {elapsed:.1?}");
+        }
         let rate = |tally: &Tally| {
             let per_mille = tally.errors_per_mille();
             format!("{}.{} %", per_mille / 10, per_mille % 10)
@@ -147,8 +159,13 @@ pub fn judge(rules: &Rules, before: &Tally, after: &Tally) -> Option<Fault> {
     if counted.errors >= rules.errors_min && counted.errors_per_mille() > allowed {
         return Some(Fault::Errors);
     }
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let patience = nanos(rules.stall).max(before.p90_ns.saturating_mul(4));
+    if after.stalled_ns >= patience {
+        return Some(Fault::Hangs);
+    }
     let sampled = before.samples.min(after.samples) >= rules.samples_min;
-    let floor = u64::try_from(rules.latency_floor.as_nanos()).unwrap_or(u64::MAX);
+    let floor = nanos(rules.latency_floor);
     let slower = after.p90_ns > before.p90_ns.saturating_mul(rules.latency_factor)
         && after.p90_ns - before.p90_ns >= floor;
     (sampled && slower).then_some(Fault::Latency)
@@ -166,6 +183,7 @@ mod tests {
         latency_factor: 4,
         latency_floor: Duration::from_millis(1),
         samples_min: 50,
+        stall: Duration::from_secs(1),
     };
 
     fn tally(calls: u64, errors: u64) -> Tally {
@@ -214,6 +232,16 @@ mod tests {
         assert_eq!(judge(&RULES, &fast, &timed(100, 900_000)), None, "below the floor");
     }
 
+    #[test]
+    fn calls_that_do_not_end_are_given_as_long_as_they_used_to_take() {
+        let stalled = |millis: u64| Tally { stalled_ns: millis * 1_000_000, ..tally(4, 0) };
+        assert_eq!(judge(&RULES, &tally(9, 0), &stalled(999)), None);
+        assert_eq!(judge(&RULES, &tally(9, 0), &stalled(1_000)), Some(Fault::Hangs));
+        let slow = Tally { p90_ns: 2_000_000_000, ..tally(9, 0) };
+        assert_eq!(judge(&RULES, &slow, &stalled(7_999)), None);
+        assert_eq!(judge(&RULES, &slow, &stalled(8_000)), Some(Fault::Hangs));
+    }
+
     proptest! {
         #[test]
         fn a_version_that_is_no_worse_is_never_swapped_back(
@@ -221,7 +249,7 @@ mod tests {
         ) {
             let errors = calls * share / 100;
             let before =
-                Tally { calls, errors, mistakes: errors / 2, faults: errors, samples: 100, p90_ns: p90 };
+                Tally { calls, errors, mistakes: errors / 2, faults: errors, samples: 100, p90_ns: p90, stalled_ns: 0 };
             let after = Tally { calls: calls * more, errors: errors * more, ..before };
             prop_assert_eq!(judge(&RULES, &before, &after), None);
         }

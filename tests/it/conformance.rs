@@ -1,7 +1,7 @@
 //! The table of behaviours, over every tier there is: good plugins hold all of it, and each behaviour is seen broken.
 //!
 //! What takes a plugin of a special kind (hooks that hang, state that does not move, versions that turn bad) is in
-//! `hooks`, `state`, `probation`, `watchdog` and `bad_input`, each written over the same `TIERS`.
+//! `hooks`, `state`, `probation`, `watchdog` and `bad_input`.
 
 use std::collections::BTreeSet;
 

@@ -8,9 +8,10 @@ use themis_kernel::lifecycle::{KernelFault, LoadError};
 use themis_kernel::limits::{COORDINATOR_QUEUE, EVENTS_QUEUE};
 use themis_tests::{Fixture, Site, block_on};
 
-/// Every operation under way keeps its place in the coordinator's queue: one more than it holds is refused at once.
+/// Every operation under way keeps its place in the coordinator's queue. (That a full one refuses at once is tested
+/// beside `Mailbox`.)
 #[test]
-fn a_full_queue_is_overloaded_at_once() {
+fn of_many_that_ask_at_once_one_is_served_and_the_others_are_told() {
     let site = Site::new();
     let fifo = site.fifo();
     let slow = site.add(

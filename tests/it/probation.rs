@@ -123,6 +123,39 @@ fn a_version_that_is_much_slower_is_swapped_back() {
     kernel.shutdown_blocking();
 }
 
+/// The calls that hang cannot be ended in-process; everybody else goes on with the old version within the budget.
+#[test]
+fn a_version_whose_calls_hang_is_swapped_back_around_them() {
+    let site = Site::new();
+    let fifo = site.fifo();
+    let hang = format!("-DHANG_FIFO=\"{}\"", fifo.display());
+    let good = site.add(&moody("1.0.0", &[]));
+    let bad = Fixture::c("rude.c", "moody", "2.0.0").flag("-DCALL_HANG").flag(&hang);
+    let bad = site.add(&bad);
+    let mut config = config(&site);
+    config.probation.stall = Duration::from_millis(200);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = kernel.loader().load_blocking(&good, None).unwrap();
+    plugin.call(1, b"").unwrap();
+    // An idle lease is no call that hangs.
+    let lease = plugin.lease().unwrap();
+    kernel.reloads().reload_module_blocking("moody", &bad).unwrap();
+    let held = plugin.lease().unwrap();
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| plugin.call(1, b""));
+        let back = kernel.reloads().settled_blocking("moody").unwrap().unwrap();
+        let evidence = back.evidence.unwrap();
+        assert_eq!(evidence.fault, Some(Fault::Hangs), "{evidence}");
+        assert!(back.total < Duration::from_millis(500), "the rollback budget");
+        assert_eq!(plugin.call(1, b"").unwrap().bytes, b"1.0.0");
+        // It still gets its answer when the plugin lets go.
+        drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+        assert!(stuck.join().unwrap().is_err());
+    });
+    drop((lease, held));
+    kernel.shutdown_blocking();
+}
+
 #[test]
 fn a_version_that_is_well_settles_and_only_then_lets_the_one_before_last_go() {
     let site = Site::new();

@@ -151,13 +151,15 @@ async fn watch(
     let tally = |stint: Option<&Serving>| stint.map(Serving::tally).unwrap_or_default();
     let over = tokio::time::sleep(rules.window);
     tokio::pin!(over);
+    let mut stall = Stall::default();
     let fault = loop {
         let is_over = tokio::select! {
             () = &mut over => true,
             () = tokio::time::sleep(PROBATION_TICK) => false,
             () = serving.alarmed() => false,
         };
-        let fault = judge(&rules, &tally(before.as_deref()), &serving.tally());
+        let after = Tally { stalled_ns: stall.look(&serving), ..serving.tally() };
+        let fault = judge(&rules, &tally(before.as_deref()), &after);
         let serves = slot.current().is_some_and(|it| Arc::ptr_eq(&it, &serving));
         if !serves {
             // Replaced by something newer, which has a watcher of its own.
@@ -167,8 +169,31 @@ async fn watch(
             break fault;
         }
     };
-    let evidence = evidence(fault, before.as_deref(), &serving);
+    let mut evidence = evidence(fault, before.as_deref(), &serving);
+    evidence.after.stalled_ns = stall.look(&serving);
     slot.tell(PluginFact::Judged { generation, evidence });
+}
+
+/// For how long calls have been inside without that one ended.
+#[derive(Default)]
+struct Stall {
+    ended: u64,
+    since: Option<Instant>,
+}
+
+impl Stall {
+    fn look(&mut self, serving: &Serving) -> u64 {
+        let (inside, ended) = serving.progress();
+        if inside == 0 || ended != self.ended {
+            self.since = None;
+        }
+        self.ended = ended;
+        if inside == 0 {
+            return 0;
+        }
+        let since = self.since.get_or_insert_with(Instant::now);
+        u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 fn evidence(fault: Option<Fault>, before: Option<&Serving>, serving: &Serving) -> Evidence {

@@ -369,7 +369,7 @@ fn only_a_regular_private_file_of_text_is_read() {
 fn how_bad_versions_are_dealt_with_can_be_said() {
     let (_dir, config) = parse(
         "data_dir = \"var\"\nplugin_root = \"plugins\"\n[probation]\nwindow_ms = 0\nerrors_min = 3\nerror_percent = 1\nlatency_factor = 2\n\
-         latency_floor_ms = 5\nsamples_min = 7\n[watchdog]\nhealth_period_ms = 1000\n\
+         latency_floor_ms = 5\nsamples_min = 7\nstall_ms = 9\n[watchdog]\nhealth_period_ms = 1000\n\
          [state]\nhold_ms = 50\n[budget]\ngenerations = 4\nimage_bytes = 1000000\nwhen_spent = \"warn\"\n",
     );
     let config = config.unwrap();
@@ -381,6 +381,7 @@ fn how_bad_versions_are_dealt_with_can_be_said() {
         latency_factor: 2,
         latency_floor: ms(5),
         samples_min: 7,
+        stall: ms(9),
     };
     assert_eq!(config.probation, rules);
     assert_eq!((config.health_period, config.hold_limit), (ms(1_000), ms(50)));

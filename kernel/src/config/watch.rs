@@ -24,6 +24,7 @@ pub(super) struct ProbationToml {
     latency_factor: Option<Spanned<u64>>,
     latency_floor_ms: Option<Spanned<u64>>,
     samples_min: Option<Spanned<u64>>,
+    stall_ms: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -85,6 +86,7 @@ fn rules(source: &Source<'_>, file: &ProbationToml, rules: Rules) -> Result<Rule
     let some = (1, u64::MAX);
     let window = number(source, &file.window_ms, (0, millis(PROBATION_WINDOW_MAX)))?;
     let floor = number(source, &file.latency_floor_ms, (0, millis(PROBATION_WINDOW_MAX)))?;
+    let stall = number(source, &file.stall_ms, (1, millis(PROBATION_WINDOW_MAX)))?;
     Ok(Rules {
         window: window.map_or(rules.window, Duration::from_millis),
         errors_min: number(source, &file.errors_min, some)?.unwrap_or(rules.errors_min),
@@ -93,6 +95,7 @@ fn rules(source: &Source<'_>, file: &ProbationToml, rules: Rules) -> Result<Rule
         latency_factor: number(source, &file.latency_factor, some)?.unwrap_or(rules.latency_factor),
         latency_floor: floor.map_or(rules.latency_floor, Duration::from_millis),
         samples_min: number(source, &file.samples_min, some)?.unwrap_or(rules.samples_min),
+        stall: stall.map_or(rules.stall, Duration::from_millis),
     })
 }
 
