@@ -21,6 +21,7 @@ use themis_messages::limits::{HEARTBEAT_LIMIT, HEARTBEAT_PERIOD};
 use themis_messages::mailbox::{Admitted, Watched};
 
 use crate::environment::Environment;
+use crate::events::Events;
 use crate::generation::Generation;
 use crate::plugin::{PluginFact, hook_error};
 use crate::role::{self, Role};
@@ -115,11 +116,12 @@ impl Watchdog {
     }
 
     fn knock_at_roles(&self, now: u64) {
+        let events = &self.environment.events;
         for role in self.environment.roles.all() {
-            knock(&self.environment, role.as_ref(), now);
+            knock(events, role.as_ref(), now);
         }
         for slot in self.environment.directory.slots() {
-            knock(&self.environment, slot.mailbox().as_ref(), now);
+            knock(events, slot.mailbox().as_ref(), now);
         }
     }
 }
@@ -140,7 +142,7 @@ async fn ask(environment: Arc<Environment>, slot: &'static Slot, generation: Arc
 }
 
 /// Wakes a role; ends it when it has not shown life for too long.
-fn knock(environment: &Environment, role: &dyn Watched, now: u64) {
+fn knock(events: &Events, role: &dyn Watched, now: u64) {
     if !role.is_alive() {
         return;
     }
@@ -150,7 +152,7 @@ fn knock(environment: &Environment, role: &dyn Watched, now: u64) {
     let name = role.role();
     tracing::error!(role = name, limit = ?HEARTBEAT_LIMIT, "an actor shows no life and is ended");
     metrics::counter!("themis_stuck_actors_total", "role" => name).increment(1);
-    environment.events.emit(LifecycleEvent::ActorStuck { role: name });
+    events.emit(LifecycleEvent::ActorStuck { role: name });
     role.kill();
 }
 
@@ -161,7 +163,7 @@ pub(crate) async fn tick(environment: std::sync::Weak<Environment>) {
         alive.roles.watchdog.send(WatchdogMsg::Tick).unwrap_or_else(|fault| {
             tracing::debug!(%fault, "the watchdog was not woken");
         });
-        knock(&alive, alive.roles.watchdog.as_ref(), role::now());
+        knock(&alive.events, alive.roles.watchdog.as_ref(), role::now());
         let period = alive.settings.health_period / 4;
         drop(alive);
         tokio::time::sleep(period.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
@@ -170,4 +172,54 @@ pub(crate) async fn tick(environment: std::sync::Weak<Environment>) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use themis_messages::mailbox::Reader;
+
+    use super::*;
+
+    /// A role that showed life once, and counts what is done to it.
+    #[derive(Default)]
+    struct Silent {
+        knocks: AtomicU64,
+        kills: AtomicU64,
+    }
+
+    struct Shared(Arc<Silent>);
+
+    impl Reader for Shared {
+        fn knock(&self) {
+            self.0.knocks.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn is_alive(&self) -> bool {
+            true
+        }
+
+        fn kill(&self) {
+            self.0.kills.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_role_that_shows_no_life_is_asked_until_its_limit_and_then_ended() {
+        let silent = Arc::new(Silent::default());
+        let mailbox = themis_messages::mailbox::Mailbox::<()>::new("silent", 1);
+        mailbox.connect(Shared(Arc::clone(&silent)));
+        mailbox.beat(1_000);
+        let events = Events::default();
+        let mut watching = events.subscribe();
+        let limit = millis(HEARTBEAT_LIMIT);
+        let counts = || (silent.knocks.load(Ordering::SeqCst), silent.kills.load(Ordering::SeqCst));
+        knock(&events, mailbox.as_ref(), 1_000 + limit);
+        assert_eq!(counts(), (1, 0), "asked");
+        knock(&events, mailbox.as_ref(), 1_001 + limit);
+        assert_eq!(counts(), (1, 1), "ended");
+        let told = watching.next().await.map(|event| event.what);
+        assert_eq!(told, Some(LifecycleEvent::ActorStuck { role: "silent" }));
+    }
 }

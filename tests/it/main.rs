@@ -13,6 +13,7 @@ mod budget;
 mod concurrency;
 mod conformance;
 mod demo;
+mod disk;
 mod dlopen_traps;
 mod hooks;
 mod lifecycle;

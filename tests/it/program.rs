@@ -164,6 +164,59 @@ fn a_plugin_lives_behind_the_socket() {
 }
 
 #[test]
+fn quarantines_sets_and_probations_are_operated_from_a_shell() {
+    let site = Site::new();
+    let lower = |version: &str| site.add(&Fixture::c("counter.c", "lower", version));
+    let upper = |version: &str, needs: &str| {
+        let needs = json!({ "lower": needs });
+        site.add(&Fixture::c("counter.c", "upper", version).with("dependencies", needs))
+    };
+    (lower("1.0.0"), upper("1.0.0", "^1"), lower("2.0.0"), upper("2.0.0", "^2"));
+    site.add(&Fixture::c("fail_init.c", "fails", "1.0.0"));
+    let config = site.write_config(&["lower", "upper", "fails"]);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[probation]\nwindow_ms = 300\n")).unwrap();
+    let daemon = Daemon::start(site.path());
+    for plugin in ["lower", "upper"] {
+        succeed(daemon.run(&["plugin", "load", &format!("plugins/{plugin}/1.0.0")]));
+    }
+
+    refuse(&daemon.run(&["plugin", "reload", "lower", "plugins/lower/2.0.0"]), "load.dependency");
+    let set = ["plugin", "reload-set", "plugins/upper/2.0.0", "plugins/lower/2.0.0"];
+    let receipts = daemon.json(&set);
+    assert_eq!(
+        (&receipts[0]["plugin"], &receipts[1]["plugin"]),
+        (&json!("lower"), &json!("upper"))
+    );
+    let back = daemon.json(&["plugin", "rollback-set", "upper", "lower"]);
+    assert_eq!(back[0]["to"], "1.0.0");
+    assert!(succeed(daemon.run(&set)).contains("lower 2.0.0 serves (was 1.0.0)"));
+
+    for _ in 0..3 {
+        refuse(&daemon.run(&["plugin", "load", "plugins/fails/1.0.0"]), "init.refused");
+    }
+    refuse(&daemon.run(&["plugin", "load", "plugins/fails/1.0.0"]), "load.quarantined");
+    let listed = succeed(daemon.run(&["plugin", "quarantine"]));
+    assert!(listed.contains("init.refused") && listed.contains("3 loads failed"), "{listed}");
+    let info = succeed(daemon.run(&["plugin", "info", "fails"]));
+    assert!(info.contains("quarantined"), "{info}");
+    let digest = daemon.json(&["plugin", "quarantine", "list"])[0]["digest"].clone();
+    let release = |digest: &str| {
+        daemon.run(&["plugin", "quarantine", "release", "fails", "--digest", digest])
+    };
+    refuse(&release(&"0".repeat(64)), "quarantine.not_quarantined");
+    succeed(release(digest.as_str().unwrap()));
+    refuse(&daemon.run(&["plugin", "load", "plugins/fails/1.0.0"]), "init.refused");
+
+    let reload = ["plugin", "reload", "upper", "plugins/upper/2.0.0", "--wait"];
+    let settled = succeed(daemon.run(&reload));
+    assert!(settled.contains("on probation for 1 s"), "{settled}");
+    let info = succeed(daemon.run(&["plugin", "info", "upper"]));
+    assert!(info.contains("reason serving") && info.contains("budget: image bytes"), "{info}");
+    daemon.stop();
+}
+
+#[test]
 fn metrics_are_scraped_over_loopback() {
     let site = Site::new();
     site.add(&counter("1.0.0"));
@@ -188,6 +241,13 @@ fn metrics_are_scraped_over_loopback() {
         "themis_call_errors_total{plugin=\"counter\",version=\"1.0.0\"} 1",
         "themis_loads_total{outcome=\"ok\"} 1",
         "themis_plugins 1",
+        "themis_mailbox_depth{role=\"coordinator\"}",
+        "themis_mailbox_refused_total{role=\"plugin\"} 0",
+        "themis_retained_generations{plugin=\"counter\",reason=\"serving\"} 1",
+        "themis_retained_images{plugin=\"counter\"} 1",
+        "themis_quarantined_images{plugin=\"counter\"} 0",
+        "themis_plugin_on_probation{plugin=\"counter\"} 0",
+        "themis_refused_writes_total 0",
     ] {
         assert!(scraped.contains(line), "{line} is missing in\n{scraped}");
     }

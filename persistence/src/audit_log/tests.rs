@@ -1,7 +1,7 @@
 //! What the audit log promises, attacked case by case.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -478,6 +478,42 @@ fn kill_after(dir: &Path, batches: usize) -> u64 {
 }
 
 /// No file of the child may grow beyond 128 KiB, which is what a full disk looks like to it.
+/// The write-ahead log of the database in `dir` that was written to last.
+fn write_ahead_log(dir: &Path) -> PathBuf {
+    let mut waiting = vec![dir.to_owned()];
+    let mut logs = Vec::new();
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|it| it == "log") {
+                logs.push(path);
+            }
+        }
+    }
+    logs.into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// Power fails in the middle of a write: what was whole before is there, the torn record is not, the log goes on.
+#[test]
+fn a_torn_last_record_is_left_out_and_the_log_goes_on() {
+    for cut in [1, 7, 60, 200] {
+        let (dir, store) = victim(3);
+        drop(store);
+        let log = write_ahead_log(dir.path());
+        let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - cut).unwrap();
+        drop(file);
+        let mut log = open(dir.path());
+        append(&mut log, 2);
+        let store = Arc::clone(log.store());
+        let report = verify(&store).unwrap();
+        assert!((2..5).contains(&report.records), "{cut} bytes cut: {} records", report.records);
+    }
+}
+
 #[test]
 fn e15_a_write_that_fails_is_an_error_and_closes_the_log() {
     if let Some(dir) = std::env::var_os(CHILD_DIR) {
