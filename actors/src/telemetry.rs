@@ -55,6 +55,11 @@ pub fn describe() {
         Unit::Bytes,
         "Memory of the images mapped for good, by plugin"
     );
+    describe_gauge!(
+        "themis_image_bytes",
+        Unit::Bytes,
+        "Memory of all images mapped for good: what the generation budget counts"
+    );
     describe_counter!("themis_budget_spent_total", "Loads over the generation budget, by plugin");
     describe_gauge!("themis_plugin_on_probation", "1 while a new version is watched, by plugin");
     describe_gauge!("themis_plugin_unwell", "1 while the last health check failed, by plugin");
@@ -120,6 +125,8 @@ pub fn refresh(environment: &Environment) {
         refresh_plugin(slot);
     }
     gauge!("themis_plugins").set(serving);
+    let bytes = slots.iter().map(|slot| slot.ledger().all_image_bytes()).sum();
+    gauge!("themis_image_bytes").set(as_float(bytes));
     let images = u32::try_from(themis_sandbox::native::mapped_images()).unwrap_or(u32::MAX);
     gauge!("themis_images_mapped").set(images);
     let stuck = themis_sandbox::native::loader_stuck().is_some();

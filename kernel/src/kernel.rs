@@ -16,7 +16,9 @@ use themis_actors::work;
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::ids::{Digest, named_by_place};
-use themis_messages::lifecycle::{KernelFault, PluginInfo, Quarantine, ReleaseError, UnloadError};
+use themis_messages::lifecycle::{
+    BudgetTotals, KernelFault, PluginInfo, Quarantine, ReleaseError, UnloadError,
+};
 use themis_messages::limits::{
     ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOLD_LIMIT_MAX, HOOK_DEADLINE,
 };
@@ -307,6 +309,13 @@ impl Kernel {
         Events::new(&self.control)
     }
 
+    /// What is kept of all plugins' versions; of one plugin's, and why, is in its
+    /// [`PluginInfo::budget`].
+    #[must_use]
+    pub fn budget(&self) -> BudgetTotals {
+        self.control.budget()
+    }
+
     /// Images that are not loaded until they are released, and why.
     #[must_use]
     pub fn quarantined(&self) -> Vec<Quarantine> {
@@ -439,6 +448,26 @@ impl Kernel {
 }
 
 impl Control {
+    pub(crate) fn budget(&self) -> BudgetTotals {
+        let rules = self.environment.settings.budget;
+        let mut totals = BudgetTotals {
+            generations: 0,
+            leases: 0,
+            images: 0,
+            image_bytes: 0,
+            image_bytes_max: rules.image_bytes,
+            generations_max: rules.generations,
+        };
+        for plugin in self.list() {
+            let budget = plugin.budget;
+            totals.generations += budget.generations.len() as u64;
+            totals.leases += budget.generations.iter().map(|it| it.leases).sum::<u64>();
+            totals.images += budget.images;
+            totals.image_bytes += budget.image_bytes;
+        }
+        totals
+    }
+
     pub(crate) fn quarantined(&self) -> Vec<Quarantine> {
         let slots = self.environment.directory.slots();
         slots.into_iter().flat_map(|slot| slot.ledger().quarantined()).collect()

@@ -310,14 +310,18 @@ impl Control {
     pub(crate) async fn unload(&self, plugin: &str) -> Result<(), UnloadError> {
         let plugin = self.known(plugin, |plugin| UnloadError::NotLoaded { plugin })?;
         let (environment, actor) = (Arc::clone(&self.environment), self.actor.to_string());
+        let name = plugin.clone();
         let answer = self.executor.run(async move {
-            let ask = environment
-                .roles
-                .coordinator
-                .ask(UNLOAD_DEADLINE, |reply| CoordinatorMsg::Unload { plugin, actor, reply });
+            let ask = environment.roles.coordinator.ask(UNLOAD_DEADLINE, |reply| {
+                CoordinatorMsg::Unload { plugin: name, actor, reply }
+            });
             ask.await
         });
-        answer.await??
+        match answer.await? {
+            // It was told at once; what it waits for is its callers.
+            Err(KernelFault::NoAnswer { limit, .. }) => Err(UnloadError::Leased { plugin, limit }),
+            answered => answered?,
+        }
     }
 
     /// A text that is no name belongs to no plugin.

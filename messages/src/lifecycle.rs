@@ -568,6 +568,16 @@ pub enum UnloadError {
         /// The plugin.
         plugin: PluginName,
     },
+    /// It does not serve any more, and somebody still holds a lease on it.
+    #[error(
+        "plugin {plugin} does not serve any more, but a call or lease on it has not ended within {limit:?}; it is shut down when that ends"
+    )]
+    Leased {
+        /// The plugin.
+        plugin: PluginName,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// Other plugins need it.
     #[error("plugin {plugin} is needed by {needed_by}: unload that first")]
     Needed {
@@ -588,6 +598,7 @@ impl UnloadError {
         match self {
             Self::NotLoaded { .. } => "unload.not_loaded",
             Self::Needed { .. } => "unload.needed",
+            Self::Leased { .. } => "unload.leased",
             Self::Kernel(fault) => fault.code(),
         }
     }
@@ -853,6 +864,23 @@ pub struct Budget {
     pub images: u64,
     /// Memory of those images, in bytes: their files and the private copies of their writable parts.
     pub image_bytes: u64,
+}
+
+/// What is kept of all plugins' versions, and how much may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BudgetTotals {
+    /// Generations that are initialised.
+    pub generations: u64,
+    /// Callers inside them.
+    pub leases: u64,
+    /// Images mapped for good.
+    pub images: u64,
+    /// Their memory, in bytes.
+    pub image_bytes: u64,
+    /// How many bytes there may be.
+    pub image_bytes_max: u64,
+    /// How many generations of one plugin may be initialised.
+    pub generations_max: u64,
 }
 
 /// A version on probation.

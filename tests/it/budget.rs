@@ -55,6 +55,9 @@ fn every_generation_that_is_kept_has_a_reason() {
         .map(|path| std::fs::metadata(path).unwrap().len())
         .sum();
     assert!(budget.image_bytes >= files, "{} of {files}", budget.image_bytes);
+    let totals = kernel.budget();
+    assert_eq!((totals.generations, totals.images, totals.leases), (3, 4, 0));
+    assert_eq!(totals.image_bytes, budget.image_bytes);
     kernel.shutdown_blocking();
 }
 

@@ -166,12 +166,11 @@ fn a_plugin_lives_behind_the_socket() {
 #[test]
 fn quarantines_sets_and_probations_are_operated_from_a_shell() {
     let site = Site::new();
-    let lower = |version: &str| site.add(&Fixture::c("counter.c", "lower", version));
-    let upper = |version: &str, needs: &str| {
+    for (version, needs) in [("1.0.0", "^1"), ("2.0.0", "^2")] {
+        site.add(&Fixture::c("counter.c", "lower", version));
         let needs = json!({ "lower": needs });
-        site.add(&Fixture::c("counter.c", "upper", version).with("dependencies", needs))
-    };
-    (lower("1.0.0"), upper("1.0.0", "^1"), lower("2.0.0"), upper("2.0.0", "^2"));
+        site.add(&Fixture::c("counter.c", "upper", version).with("dependencies", needs));
+    }
     site.add(&Fixture::c("fail_init.c", "fails", "1.0.0"));
     let config = site.write_config(&["lower", "upper", "fails"]);
     let text = std::fs::read_to_string(&config).unwrap();

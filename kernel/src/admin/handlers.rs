@@ -10,7 +10,9 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use themis_messages::ids::{Digest, Tier};
-use themis_messages::lifecycle::{LoadRequest, PluginInfo, Quarantine, ReloadReceipt};
+use themis_messages::lifecycle::{
+    BudgetTotals, LoadRequest, PluginInfo, Quarantine, ReloadReceipt,
+};
 
 use crate::admin::error::ApiError;
 use crate::admin::listener::Peer;
@@ -155,6 +157,10 @@ pub(crate) async fn rollback_set(
     let names = read::<NamesBody>(&body)?.plugins;
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     Ok(Json(on_behalf(control, peer).rollback_set(&names).await?))
+}
+
+pub(crate) async fn budget(State(control): State<Control>) -> Json<BudgetTotals> {
+    Json(control.budget())
 }
 
 pub(crate) async fn quarantine(State(control): State<Control>) -> Json<Vec<Quarantine>> {
