@@ -189,7 +189,7 @@ impl Serving {
     fn end(&self, entry: Entry) {
         self.shards[entry.0].left.fetch_add(1, Ordering::SeqCst);
         if self.door.load(Ordering::SeqCst) != OPEN {
-            self.left_while_shut.notify_one();
+            self.left_while_shut.notify_waiters();
         }
     }
 
@@ -223,10 +223,17 @@ impl Serving {
             .sum()
     }
 
-    /// Ends when the last caller has left a held or closed stint. One waiter at a time.
+    /// Ends when the last caller has left a held or closed stint.
     pub async fn drained(&self) {
-        while self.in_flight() > 0 {
-            self.left_while_shut.notified().await;
+        loop {
+            let left = self.left_while_shut.notified();
+            tokio::pin!(left);
+            // Listening before looking: whoever leaves in between is heard.
+            left.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            left.await;
         }
     }
 

@@ -28,6 +28,9 @@ use crate::role::{self, Role};
 use crate::slot::Slot;
 use crate::work;
 
+/// Each takes a thread for a moment; what is due and finds no place is asked at the next tick.
+const CHECKS_AT_ONCE: usize = 64;
+
 /// What the watchdog is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchdogMsg {
@@ -105,6 +108,9 @@ impl Watchdog {
         self.checks.retain(|id, check| check.running || serving.iter().any(|(_, it)| it.id == *id));
         for (slot, generation) in serving {
             // The probe has just asked a generation that is seen for the first time.
+            if self.checks.values().filter(|check| check.running).count() >= CHECKS_AT_ONCE {
+                return;
+            }
             let check =
                 self.checks.entry(generation.id).or_insert(Check { at: now, running: false });
             if check.running || now.saturating_sub(check.at) < millis(period) {

@@ -99,8 +99,7 @@ fn every_way_a_call_can_end_has_its_error() {
 #[test]
 fn a_panicking_rust_plugin_answers_an_error() {
     let site = Site::new();
-    let fixture = Fixture::built(built_example("panics"), "panics", "1.0.0");
-    let path = site.add(&fixture);
+    let path = site.add(&Fixture::built(built_example("panics"), "panics", "1.0.0"));
     let kernel = site.start(&["panics"]);
     let plugin = kernel.loader().load_blocking(&path, None).unwrap();
     for _ in 0..3 {
@@ -108,12 +107,43 @@ fn a_panicking_rust_plugin_answers_an_error() {
         assert!(error.to_string().contains("boom at 3 bytes"), "{error}");
         assert_eq!(plugin.call(2, b"still here").unwrap().bytes, b"still here");
     }
-    kernel.unload_blocking("panics").unwrap();
-    site.add(&fixture.with("config", json!({"panic": true})));
-    let error = kernel.loader().load_blocking(&path, None).unwrap_err();
-    assert_eq!(error.code(), "init.refused", "{error}");
-    assert!(error.to_string().contains("told to panic"), "{error}");
     kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_panic_in_any_hook_is_that_hooks_error() {
+    for (hook, load, reload, shutdown) in [
+        ("init", "init.refused", "", ""),
+        ("health", "probe.health", "", ""),
+        ("save_state", "ok", "state.save_refused", "ok"),
+        ("reload", "ok", "state.take_refused", "ok"),
+        ("shutdown", "ok", "ok", "shutdown.failed"),
+    ] {
+        let site = Site::new();
+        let path = site.add(&Fixture::built(built_example("panics"), "panics", "1.0.0"));
+        let mut config = site.config(&["panics"]);
+        let settings = json!({ "panic": hook });
+        let own = PluginConfig {
+            config: settings.as_object().unwrap().clone(),
+            autoload: false,
+            ..PluginConfig::default()
+        };
+        config.plugins.insert("panics".parse().unwrap(), own);
+        let kernel = Kernel::start_blocking(config).unwrap();
+        let code = |error: &LoadError| error.code();
+        let loaded = kernel.loader().load_blocking(&path, None);
+        assert_eq!(loaded.as_ref().err().map_or("ok", code), load, "{hook}");
+        if let Ok(plugin) = loaded {
+            let again = kernel.reloads().reload_module_blocking("panics", &path);
+            assert_eq!(again.as_ref().err().map_or("ok", code), reload, "{hook}");
+            assert_eq!(plugin.call(2, b"on").unwrap().bytes, b"on", "{hook}");
+            kernel.unload_blocking("panics").unwrap();
+            let records = kernel.audit_records_blocking(0, 100).unwrap();
+            let failed = records.iter().any(|it| it.code.as_deref() == Some("shutdown.failed"));
+            assert_eq!(failed, shutdown == "shutdown.failed", "{hook}");
+        }
+        kernel.shutdown_blocking();
+    }
 }
 
 #[test]

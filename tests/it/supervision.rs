@@ -7,7 +7,7 @@ use std::time::Duration;
 use themis_kernel::audit::{AuditEvent, AuditOutcome};
 use themis_kernel::drill::{self, Fate, Step, Victim};
 use themis_kernel::event::LifecycleEvent;
-use themis_kernel::lifecycle::{LoadError, ReloadReceipt};
+use themis_kernel::lifecycle::{LoadError, ReloadReceipt, StateOutcome};
 use themis_kernel::{Health, Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
@@ -244,6 +244,39 @@ fn any_actor_may_die_when_nothing_happens() {
         world.kernel.shutdown_blocking();
     }
     world.kernel.shutdown_blocking();
+}
+
+#[test]
+fn any_actor_may_die_while_a_rollback_moves_state() {
+    for victim in [Victim::Plugin("stateful".to_owned()), Victim::Role("coordinator")] {
+        for _ in 0..8 {
+            let world = World::new();
+            world.reload(1).unwrap();
+            let (outcome, writes) = world.under_load(|| {
+                std::thread::scope(|scope| {
+                    let rollback =
+                        scope.spawn(|| world.kernel.reloads().rollback_blocking("stateful"));
+                    drill::killer(&world.kernel).kill(&victim);
+                    rollback.join().unwrap()
+                })
+            });
+            match &outcome {
+                // It died with the question: whether it was done is for whoever asked to look.
+                Err(error) => {
+                    let told = ["kernel.stopped", "kernel.no_answer"];
+                    assert!(told.contains(&error.code()), "{victim:?}: {error}");
+                }
+                Ok(receipt) => {
+                    assert_eq!(world.version(), "1.0.0", "{victim:?}: acknowledged and lost");
+                    if matches!(receipt.state, StateOutcome::HandedOver { .. }) {
+                        assert_eq!(world.count(), writes, "{victim:?}: a write was lost");
+                    }
+                }
+            }
+            assert_eq!(world.reload_when_free(2).to.to_string(), "3.0.0");
+            world.kernel.shutdown_blocking();
+        }
+    }
 }
 
 #[test]

@@ -179,6 +179,27 @@ async fn held_callers_wait_and_go_on_when_the_hold_is_given_up() {
     });
 }
 
+/// A hand-over may wait for the same stint that something else has closed meanwhile: both are told.
+#[tokio::test]
+async fn everybody_who_waits_for_the_last_caller_is_told() {
+    let (serving, _) = serving(Concurrency::Parallel);
+    let held = HeldServing::enter(&serving).unwrap();
+    let hold = serving.hold(later()).unwrap();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let serving = Arc::clone(&serving);
+            tokio::spawn(async move { serving.drained().await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    serving.close();
+    drop(held);
+    for waiter in waiting {
+        waiter.await.unwrap();
+    }
+    assert!(!hold.close(), "somebody else has closed it");
+}
+
 #[test]
 fn a_hold_ends_at_its_limit_whatever_became_of_its_holder() {
     let (serving, _) = serving(Concurrency::Parallel);
