@@ -8,9 +8,9 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
-pub(crate) mod new;
 pub(crate) mod plugin;
 pub(crate) mod run;
+pub(crate) mod scaffold;
 pub(crate) mod signing;
 
 /// Bundles are a later release's: said clearly, instead of what a directory's reader would say of one.

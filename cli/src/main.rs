@@ -40,7 +40,7 @@ enum Command {
     /// Verify a detached signature
     VerifyFile(commands::signing::VerifyFile),
     /// Scaffold a plugin that builds, tests, signs, loads and answers as it comes
-    New(commands::new::Arguments),
+    New(commands::scaffold::Arguments),
     /// Look at a plugin without running any of it: what it says of itself, and what speaks against it
     Inspect(commands::inspect::Arguments),
     /// What this machine offers for keeping plugins apart, and how to get more
@@ -94,7 +94,7 @@ fn run(command: Command, printer: Printer) -> Result<(), Failure> {
         Command::Sign(arguments) => commands::signing::sign(&arguments, printer),
         Command::Verify(arguments) => commands::signing::verify(&arguments, printer),
         Command::VerifyFile(arguments) => commands::signing::verify_file(&arguments, printer),
-        Command::New(arguments) => commands::new::run(&arguments, printer),
+        Command::New(arguments) => commands::scaffold::new(&arguments, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, printer),
         Command::Doctor => commands::doctor::run(printer),
         Command::Plugin { socket, command } => {

@@ -25,7 +25,9 @@ pub use admit::{AdmittedPlugin, admit};
 pub use descriptor::Descriptor;
 pub use detached::{Verified, VerifyError, sign_detached, verify_detached};
 pub use discover::{Discovered, discover};
-pub use inspect::{Described, Finding, Inspection, Notable, inspect};
+pub use inspect::{
+    Described, Entry, Finding, Import, Inspection, Segment, Symbols, inspect, remedy,
+};
 pub use keys::{KeyError, PublicKey, SignatureFault, SigningKey};
 pub use policy::{NameSet, Policy, TrustedKey};
 pub use root::PluginRoot;

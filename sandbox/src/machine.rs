@@ -1,331 +1,425 @@
-//! What this machine offers for keeping plugins apart, found out without changing anything.
+//! What this machine offers for isolating plugins: looked at, never changed.
+//!
+//! Every probe reads a file, asks the kernel a question that has no effect, or makes an object and drops it.
+//! Files of the system are read up to a bound. What follows for a kernel's tiers is decided from the facts
+//! alone, so that it can be tested without other machines.
+#![expect(unsafe_code, reason = "three questions to the kernel that no library asks")]
 
-#![expect(
-    unsafe_code,
-    reason = "asks the kernel for versions by system calls that rustix does not have"
-)]
-
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::fs::{Access, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Resource};
 use serde::Serialize;
-use themis_messages::limits::IMAGES_MAX;
 
-/// Whether something is there.
+/// Longest file of the system that is read, in bytes: a machine may have thousands of mounts.
+const SYSTEM_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Seal against changing whether a memory file may be executed.
+const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
+
+/// The answer of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", content = "detail", rename_all = "kebab-case")]
-pub enum Offer {
-    /// It is, as far as this tells.
-    Available(String),
-    /// It is not, for this reason.
-    Missing(String),
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Probe {
+    /// It is there.
+    Available {
+        /// As found.
+        detail: String,
+    },
+    /// It is not, or not for this process.
+    Missing {
+        /// What stands in the way.
+        why: String,
+    },
 }
 
-impl Offer {
+impl Probe {
     /// Whether it is there.
     #[must_use]
-    pub fn is_available(&self) -> bool {
-        matches!(self, Self::Available(_))
+    pub const fn is_available(&self) -> bool {
+        matches!(self, Self::Available { .. })
     }
 
-    /// The reason or the detail.
-    #[must_use]
-    pub fn detail(&self) -> &str {
-        match self {
-            Self::Available(detail) | Self::Missing(detail) => detail,
-        }
+    fn available(detail: impl ToString) -> Self {
+        Self::Available { detail: detail.to_string() }
     }
 
-    fn when(is_there: bool, available: impl Into<String>, missing: impl Into<String>) -> Self {
-        if is_there { Self::Available(available.into()) } else { Self::Missing(missing.into()) }
+    fn missing(why: impl ToString) -> Self {
+        Self::Missing { why: why.to_string() }
     }
 }
 
-/// One thing a machine may offer.
-#[derive(Debug, Clone, Serialize)]
-pub struct Fact {
-    /// For programs.
-    pub id: &'static str,
-    /// What it is for.
-    pub purpose: &'static str,
-    /// Whether it is there.
-    pub offer: Offer,
-    /// What to do to have it.
-    pub remedy: &'static str,
+/// What this machine offers to this process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// Release of the operating system's kernel.
+    pub kernel: String,
+    /// Whether cgroup v2 is mounted, and the group this process is in.
+    pub cgroup: Probe,
+    /// Whether that group has what caps memory, processes and CPU: all of them.
+    pub cgroup_controllers: Probe,
+    /// Whether this process may make groups below its own.
+    pub cgroup_delegated: Probe,
+    /// Filters over system calls.
+    pub seccomp: Probe,
+    /// Rights over files that a process gives up, with the version of its interface.
+    pub landlock: Probe,
+    /// Users of its own.
+    pub user_namespace: Probe,
+    /// Process numbers of its own.
+    pub pid_namespace: Probe,
+    /// A network of its own.
+    pub net_namespace: Probe,
+    /// Mounts of its own.
+    pub mount_namespace: Probe,
+    /// Memory files that may be mapped as code, sealed.
+    pub memfd: Probe,
+    /// Handles of processes.
+    pub pidfd: Probe,
+    /// Starting a process in a cgroup and with a handle.
+    pub clone3: Probe,
+    /// Mappings a process may have; an image takes about four.
+    pub max_map_count: Probe,
+    /// Files a process may have open.
+    pub open_files: Probe,
 }
 
-/// How much of the process tier's isolation a machine allows.
+/// What isolation a machine allows a worker process, strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Isolation {
-    /// Delegated cgroup v2 with its memory controller, namespaces, Landlock, seccomp.
+pub enum Fallback {
+    /// Capped by a cgroup of its own, in namespaces, without files, with a filter over system calls.
     A,
-    /// cgroup v2 without its memory controller: memory is limited by resource limits and watched.
+    /// As A, but memory is capped by resource limits and a watchdog.
     B,
-    /// No cgroup of its own: what a plugin starts is ended with its pid namespace.
+    /// Without a cgroup: namespaces, resource limits and a filter.
     C,
-    /// seccomp and resource limits only.
+    /// Resource limits and a filter.
     D,
-    /// Not even seccomp: nothing can be kept apart.
+    /// No filter over system calls: nothing that deserves the name.
     None,
 }
 
-/// What was found.
-#[derive(Debug, Clone, Serialize)]
-pub struct Machine {
-    /// The system's release.
-    pub release: String,
-    /// What it offers.
-    pub facts: Vec<Fact>,
-    /// What follows for plugins in processes of their own.
-    pub isolation: Isolation,
-    /// How to get more of it; empty when there is no more.
-    pub next: String,
+/// The fallback tier of a machine, and what would get the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The tier.
+    pub tier: Fallback,
+    /// What it is worth.
+    pub means: &'static str,
+    /// What the next one needs, one step each; empty at the top.
+    pub next: Vec<String>,
 }
 
 impl Machine {
-    /// Looks.
+    /// Looks at this machine. Changes nothing.
     #[must_use]
-    pub fn look() -> Self {
-        let facts = vec![
-            seccomp(),
-            landlock(),
-            namespaces(),
-            cgroup(),
-            cgroup_controllers(),
-            pidfd(),
-            clone3(),
-            memory_files(),
-            mappings(),
-            descriptors(),
-        ];
-        let has = |id: &str| facts.iter().any(|it| it.id == id && it.offer.is_available());
-        let isolation = match () {
-            () if !has("seccomp") => Isolation::None,
-            () if has("cgroup")
-                && has("cgroup-controllers")
-                && has("namespaces")
-                && has("landlock") =>
+    pub fn probe() -> Self {
+        let group = Group::of_this_process();
+        let namespaces = Namespaces::look();
+        Self {
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            cgroup: match &group {
+                Ok(group) => Probe::available(group.dir.display()),
+                Err(why) => Probe::missing(why),
+            },
+            cgroup_controllers: of_group(&group, Group::controllers),
+            cgroup_delegated: of_group(&group, Group::delegated),
+            seccomp: seccomp(),
+            landlock: landlock(),
+            user_namespace: namespaces.user(),
+            pid_namespace: namespaces.other("pid", "pid"),
+            net_namespace: namespaces.other("net", "net"),
+            mount_namespace: namespaces.other("mnt", "mnt"),
+            memfd: memfd(),
+            pidfd: match rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             {
-                Isolation::A
+                Ok(_closed) => Probe::available("pidfd_open"),
+                Err(errno) => Probe::missing(errno),
+            },
+            clone3: clone3(),
+            max_map_count: setting("/proc/sys/vm/max_map_count"),
+            open_files: open_files(),
+        }
+    }
+
+    /// The strongest tier that these facts allow.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let seccomp = self.seccomp.is_available();
+        let namespaces = [&self.pid_namespace, &self.net_namespace, &self.mount_namespace];
+        let apart = seccomp && namespaces.iter().all(|probe| probe.is_available());
+        let group = apart && self.cgroup_delegated.is_available() && self.clone3.is_available();
+        let full = group && self.cgroup_controllers.is_available() && self.landlock.is_available();
+        let (tier, means, wants) = match (full, group, apart, seccomp) {
+            (true, ..) => {
+                (Fallback::A, "everything: cgroup caps, namespaces, Landlock, seccomp", vec![])
             }
-            () if has("cgroup") && has("namespaces") => Isolation::B,
-            () if has("namespaces") => Isolation::C,
-            () => Isolation::D,
+            (_, true, ..) => (
+                Fallback::B,
+                "a cgroup to kill by, memory capped by resource limits and a watchdog",
+                vec![
+                    (&self.cgroup_controllers, CONTROLLERS_STEP),
+                    (&self.landlock, "boot a kernel with Landlock: 5.13 or newer, lsm=landlock,…"),
+                ],
+            ),
+            (_, _, true, _) => (
+                Fallback::C,
+                "namespaces, resource limits and seccomp, without a cgroup",
+                vec![
+                    (&self.cgroup, "mount cgroup2 on /sys/fs/cgroup"),
+                    (&self.cgroup_delegated, DELEGATE_STEP),
+                    (
+                        &self.clone3,
+                        "allow clone3 (Linux 5.7 or newer; some containers' filters forbid it)",
+                    ),
+                ],
+            ),
+            (.., true) => (
+                Fallback::D,
+                "resource limits and seccomp only",
+                namespaces.iter().map(|probe| (*probe, NAMESPACES_STEP)).collect(),
+            ),
+            (.., false) => (
+                Fallback::None,
+                "no filter over system calls: a worker process could not be confined",
+                vec![(&self.seccomp, "boot a kernel with CONFIG_SECCOMP_FILTER")],
+            ),
         };
-        let wanted: &[&str] = match isolation {
-            Isolation::A => &[],
-            Isolation::B => &["cgroup-controllers", "landlock"],
-            Isolation::C => &["cgroup"],
-            Isolation::D => &["namespaces"],
-            Isolation::None => &["seccomp"],
-        };
-        let missing = facts.iter().filter(|it| wanted.contains(&it.id) && !it.offer.is_available());
-        let next = missing.map(|it| it.remedy).collect::<Vec<_>>().join("; ");
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        Self { release, facts, isolation, next }
+        let mut next: Vec<String> = Vec::new();
+        for (probe, step) in wants {
+            if !probe.is_available() && !next.iter().any(|known| known == step) {
+                next.push(step.to_owned());
+            }
+        }
+        Verdict { tier, means, next }
     }
 }
 
-fn seccomp() -> Fact {
-    let actions = read("/proc/sys/kernel/seccomp/actions_avail");
-    let kills = actions.as_deref().is_ok_and(|it| it.contains("kill_process"));
-    Fact {
-        id: "seccomp",
-        purpose: "refuse a plugin the system calls it has no business with",
-        offer: match actions {
-            Ok(actions) => Offer::when(kills, actions.trim(), "it cannot end a whole process"),
-            Err(error) => Offer::Missing(error),
-        },
-        remedy: "run a kernel with CONFIG_SECCOMP_FILTER",
+const CONTROLLERS_STEP: &str = "give this group the controllers memory, pids and cpu: systemd \
+    `Delegate=memory pids cpu` on the host's service, on a machine that boots without cgroup v1";
+const DELEGATE_STEP: &str = "delegate a cgroup to the host: systemd `Delegate=memory pids cpu` on its \
+    service, or a container with a private, writable cgroup namespace";
+const NAMESPACES_STEP: &str = "allow user namespaces: sysctl user.max_user_namespaces, and where they exist \
+    kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0";
+
+/// The start of a file of the system.
+fn read(path: impl AsRef<Path>) -> Result<String, String> {
+    let path = path.as_ref();
+    let fault = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fault)?;
+    file.take(SYSTEM_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(fault)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn setting(path: &str) -> Probe {
+    match read(path) {
+        Ok(value) => Probe::available(value.trim()),
+        Err(why) => Probe::missing(why),
     }
 }
 
-fn landlock() -> Fact {
-    const VERSION: u32 = 1;
-    // SAFETY: with no attributes and this flag the call only answers the version of its interface.
-    let abi = unsafe {
+/// The v2 group this process is in.
+struct Group {
+    dir: PathBuf,
+}
+
+fn of_group(group: &Result<Group, String>, ask: impl FnOnce(&Group) -> Probe) -> Probe {
+    match group {
+        Ok(group) => ask(group),
+        Err(_told) => Probe::missing("there is no cgroup v2"),
+    }
+}
+
+impl Group {
+    fn of_this_process() -> Result<Self, String> {
+        let dir = group_dir(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
+        if dir.is_dir() {
+            Ok(Self { dir })
+        } else {
+            Err(format!("{}: is not there", dir.display()))
+        }
+    }
+
+    fn controllers(&self) -> Probe {
+        match read(self.dir.join("cgroup.controllers")) {
+            Ok(listed) => judge_controllers(&listed),
+            Err(why) => Probe::missing(why),
+        }
+    }
+
+    /// Asks for rights only. A group that others manage may be writable too: root may write anywhere.
+    fn delegated(&self) -> Probe {
+        let files = ["cgroup.procs", "cgroup.subtree_control"].map(|name| self.dir.join(name));
+        for path in std::iter::once(self.dir.clone()).chain(files) {
+            let rights = Access::WRITE_OK;
+            let allowed =
+                rustix::fs::accessat(rustix::fs::CWD, &path, rights, rustix::fs::AtFlags::EACCESS);
+            if let Err(errno) = allowed {
+                return Probe::missing(format!("{} is not writable: {errno}", path.display()));
+            }
+        }
+        Probe::available(format!("{} is writable", self.dir.display()))
+    }
+}
+
+/// Where the group is mounted: `mountinfo` says what of the hierarchy lies where, `cgroup` which group it is.
+fn group_dir(mountinfo: &str, cgroup: &str) -> Result<PathBuf, String> {
+    let mount = mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        (right.split(' ').next() == Some("cgroup2")).then_some(())?;
+        let mut fields = left.split(' ').skip(3);
+        Some((fields.next()?, fields.next()?))
+    });
+    let (root, point) = mount.ok_or("cgroup v2 is not mounted")?;
+    let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"));
+    let own = own.ok_or("this process is in no v2 group")?;
+    let below = if root == "/" { Some(own) } else { own.strip_prefix(root) };
+    let below = below.ok_or_else(|| format!("group {own} lies outside what is mounted"))?;
+    // Joining nothing would leave a slash at the end.
+    let names = below.split('/').filter(|name| !name.is_empty());
+    Ok(names.fold(PathBuf::from(point), |dir, name| dir.join(name)))
+}
+
+fn judge_controllers(listed: &str) -> Probe {
+    let listed: Vec<_> = listed.split_whitespace().collect();
+    let all = if listed.is_empty() { "none".to_owned() } else { listed.join(" ") };
+    let lacking: Vec<_> =
+        ["memory", "pids", "cpu"].into_iter().filter(|it| !listed.contains(it)).collect();
+    if lacking.is_empty() {
+        Probe::available(all)
+    } else {
+        Probe::missing(format!("no {} (there is: {all})", lacking.join(", ")))
+    }
+}
+
+fn seccomp() -> Probe {
+    let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    // SAFETY: the call reads one number through the pointer and changes nothing.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
+    };
+    if answer == 0 {
+        Probe::available("filters can kill the process")
+    } else {
+        Probe::missing(format!("asking for filters: {}", std::io::Error::last_os_error()))
+    }
+}
+
+fn landlock() -> Probe {
+    const VERSION: libc::c_long = 1;
+    // SAFETY: with this flag the call takes no structure; it answers a number and makes nothing.
+    let answer = unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION)
     };
-    Fact {
-        id: "landlock",
-        purpose: "deny a plugin every file",
-        offer: Offer::when(
-            abi > 0,
-            format!("version {abi}"),
-            "the kernel does not have it, or it is off",
-        ),
-        remedy: "run a kernel from 5.13 on with landlock in its list of security modules (lsm=)",
+    if answer > 0 {
+        return Probe::available(format!("ABI {answer}"));
+    }
+    Probe::missing(match Errno::from_io_error(&std::io::Error::last_os_error()) {
+        Some(Errno::NOSYS) => "this kernel was built without it".to_owned(),
+        Some(Errno::OPNOTSUPP) => "it is switched off at boot".to_owned(),
+        Some(errno) => errno.to_string(),
+        None => "the kernel does not say why".to_owned(),
+    })
+}
+
+fn clone3() -> Probe {
+    // SAFETY: a structure of size 0 is refused before anything is read or started.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0_usize) };
+    match Errno::from_io_error(&std::io::Error::last_os_error()) {
+        Some(Errno::INVAL) if answer == -1 => Probe::available("clone3"),
+        Some(errno) => Probe::missing(errno),
+        None => Probe::missing("the kernel does not say why"),
     }
 }
 
-fn namespaces() -> Fact {
-    const KINDS: [&str; 6] = ["user", "pid", "net", "mnt", "ipc", "uts"];
-    let missing: Vec<_> =
-        KINDS.into_iter().filter(|kind| !Path::new("/proc/self/ns").join(kind).exists()).collect();
-    let users = number("/proc/sys/user/max_user_namespaces");
-    let is_root = rustix::process::geteuid().is_root();
-    let may = is_root || users.is_some_and(|most| most > 0);
-    let offer = match (missing.is_empty(), may) {
-        (true, true) => Offer::Available(KINDS.join(" ")),
-        (false, _) => Offer::Missing(format!("the kernel has no {} namespaces", missing.join(" "))),
-        (true, false) => Offer::Missing("users may not make namespaces".to_owned()),
-    };
-    Fact {
-        id: "namespaces",
-        purpose: "give a plugin no network, no mounts, and no sight of other processes",
-        offer,
-        remedy: "allow them: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone",
-    }
+/// What decides whether this process may make namespaces.
+struct Namespaces {
+    /// May make any, without a user namespace first.
+    privileged: bool,
+    /// Switches that forbid user namespaces to others, with their values.
+    forbidden: Option<String>,
 }
 
-/// Where this process stands in the unified hierarchy.
-fn own_cgroup() -> Result<PathBuf, String> {
-    let mounts = read("/proc/self/mounts")?;
-    let mounted = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (place, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place))
-    });
-    let root = mounted.ok_or("cgroup v2 is not mounted")?;
-    let groups = read("/proc/self/cgroup")?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    Ok(root.join(own.ok_or("this process is in no group of cgroup v2")?))
-}
-
-fn cgroup() -> Fact {
-    let offer = match own_cgroup() {
-        Err(why) => Offer::Missing(why),
-        Ok(own) => {
-            let writable = rustix::fs::access(&own, rustix::fs::Access::WRITE_OK).is_ok();
-            let place = own.display().to_string();
-            Offer::when(writable, place.clone(), format!("{place} is not ours to write"))
+impl Namespaces {
+    fn look() -> Self {
+        let status = read("/proc/self/status").unwrap_or_default();
+        // Only some distributions have these.
+        let switches = [
+            ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+            ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+        ];
+        let forbids =
+            |(path, value): &(&str, &str)| read(path).is_ok_and(|found| found.trim() == *value);
+        let forbidden = switches.iter().find(|it| forbids(it));
+        Self {
+            privileged: has_sys_admin(&status),
+            forbidden: forbidden.map(|(path, value)| format!("{path} is {value}")),
         }
-    };
-    Fact {
-        id: "cgroup",
-        purpose: "end a plugin with everything it started",
-        offer,
-        remedy: "have a group of cgroup v2 delegated: Delegate=memory pids cpu in the service's unit, or a container with a private cgroup namespace",
     }
-}
 
-fn cgroup_controllers() -> Fact {
-    let listed = own_cgroup().and_then(|own| {
-        let path = own.join("cgroup.controllers");
-        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
-    });
-    let offer = match listed {
-        Err(why) => Offer::Missing(why),
-        Ok(listed) => {
-            let has = |name: &str| listed.split_whitespace().any(|it| it == name);
-            let missing: Vec<_> =
-                ["memory", "pids", "cpu"].into_iter().filter(|name| !has(name)).collect();
-            let told = format!("there is no {} (of: {})", missing.join(", "), listed.trim());
-            Offer::when(missing.is_empty(), listed.trim(), told)
+    fn user(&self) -> Probe {
+        match (&self.forbidden, self.privileged) {
+            (Some(why), false) => Probe::missing(why),
+            (_, _) => kind_of_namespace("user", "user"),
         }
-    };
-    Fact {
-        id: "cgroup-controllers",
-        purpose: "limit a plugin's memory, processes and CPU so that they hold",
-        offer,
-        remedy: "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1), so that the controllers are in it",
+    }
+
+    fn other(&self, file: &str, setting: &str) -> Probe {
+        let user = self.user();
+        if self.privileged || user.is_available() { kind_of_namespace(file, setting) } else { user }
     }
 }
 
-fn pidfd() -> Fact {
-    let opened = rustix::process::pidfd_open(
-        rustix::process::getpid(),
-        rustix::process::PidfdFlags::empty(),
-    );
-    Fact {
-        id: "pidfd",
-        purpose: "end the right process, also when its number was used again",
-        offer: match opened {
-            Ok(_) => Offer::Available("yes".to_owned()),
-            Err(error) => Offer::Missing(error.to_string()),
+/// Whether the kernel has this kind, and lets at least one be made.
+fn kind_of_namespace(file: &str, setting: &str) -> Probe {
+    if !Path::new("/proc/self/ns").join(file).exists() {
+        return Probe::missing("this kernel was built without it");
+    }
+    let path = format!("/proc/sys/user/max_{setting}_namespaces");
+    match read(&path) {
+        Ok(most) if most.trim() == "0" => Probe::missing(format!("{path} is 0")),
+        Ok(most) => Probe::available(format!("at most {}", most.trim())),
+        Err(why) => Probe::missing(why),
+    }
+}
+
+/// `CapEff` of a process's status, bit 21.
+fn has_sys_admin(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> 21 & 1 == 1)
+}
+
+/// Makes an executable memory file, seals it as the loader would and drops it.
+fn memfd() -> Probe {
+    let policy = read("/proc/sys/vm/memfd_noexec").map(|value| value.trim().to_owned());
+    let policy = policy.unwrap_or_else(|_absent| "absent".to_owned());
+    let plain = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let make = |flags| rustix::fs::memfd_create("themis-doctor", flags);
+    let seal = |file: &OwnedFd, seals| rustix::fs::fcntl_add_seals(file, seals);
+    match make(plain | MemfdFlags::EXEC) {
+        Ok(file) => match seal(&file, SEAL_EXEC | SealFlags::WRITE) {
+            Ok(()) => Probe::available(format!("with exec seals; vm.memfd_noexec = {policy}")),
+            Err(_older) => Probe::available(format!("no exec seals; vm.memfd_noexec = {policy}")),
         },
-        remedy: "run a kernel from 5.3 on",
+        // Kernels before 6.3 know no flag about execution, and forbid none.
+        Err(Errno::INVAL) => match make(plain) {
+            Ok(_dropped) => Probe::available("no exec seals: the kernel is older than 6.3"),
+            Err(errno) => Probe::missing(errno),
+        },
+        Err(errno) => Probe::missing(format!("{errno}; vm.memfd_noexec = {policy}")),
     }
 }
 
-fn clone3() -> Fact {
-    // SAFETY: with a structure of no size the call is refused before it looks at anything; what it is refused with
-    // tells whether it is there.
-    let refused = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0_usize) };
-    let error = std::io::Error::last_os_error();
-    let is_there = refused == -1 && error.raw_os_error() == Some(libc::EINVAL);
-    Fact {
-        id: "clone3",
-        purpose: "start a plugin's process inside its group from its first instruction on",
-        offer: Offer::when(is_there, "yes", error.to_string()),
-        remedy: "run a kernel from 5.7 on, and a container whose filter lets clone3 through",
-    }
-}
-
-fn memory_files() -> Fact {
-    let policy = number("/proc/sys/vm/memfd_noexec").unwrap_or(0);
-    let missing =
-        "vm.memfd_noexec is 2: images are mapped from private copies in the data directory";
-    Fact {
-        id: "memory-files",
-        purpose: "map exactly the bytes that were verified, without a name in any directory",
-        offer: Offer::when(policy < 2, format!("vm.memfd_noexec is {policy}"), missing),
-        remedy: "sysctl vm.memfd_noexec=1",
-    }
-}
-
-fn mappings() -> Fact {
-    /// About as many each image takes.
-    const OF_AN_IMAGE: u64 = 4;
-    let most = number("/proc/sys/vm/max_map_count").unwrap_or(0);
-    let wanted = IMAGES_MAX as u64 * OF_AN_IMAGE;
-    Fact {
-        id: "mappings",
-        purpose: "map as many images as the kernel allows in-process",
-        offer: Offer::when(
-            most >= wanted,
-            format!("vm.max_map_count is {most}"),
-            format!("vm.max_map_count is {most}: room for some {} images", most / OF_AN_IMAGE),
-        ),
-        remedy: "sysctl vm.max_map_count=65530, or more",
-    }
-}
-
-fn descriptors() -> Fact {
-    const WANTED: u64 = 1_024;
-    let most = getrlimit(Resource::Nofile).current;
-    let told = most.map_or_else(|| "no limit".to_owned(), |most| format!("the limit is {most}"));
-    Fact {
-        id: "descriptors",
-        purpose: "keep the store, the sockets and data files open",
-        offer: Offer::when(most.is_none_or(|most| most >= WANTED), told.clone(), told),
-        remedy: "ulimit -n 1024, or LimitNOFILE= in the service's unit",
-    }
-}
-
-fn read(path: &str) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
-}
-
-fn number(path: &str) -> Option<u64> {
-    read(path).ok()?.trim().parse().ok()
+fn open_files() -> Probe {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let told = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |it| it.to_string());
+    Probe::available(format!("{} (at most {})", told(limit.current), told(limit.maximum)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looking_finds_what_this_machine_must_have_to_run_these_tests() {
-        let machine = Machine::look();
-        assert!(!machine.release.is_empty());
-        let of = |id: &str| machine.facts.iter().find(|it| it.id == id).unwrap();
-        assert!(of("descriptors").offer.is_available());
-        for fact in &machine.facts {
-            assert!(!fact.offer.detail().is_empty(), "{fact:?}");
-        }
-        let best = machine.isolation == Isolation::A;
-        assert_eq!(best, machine.next.is_empty(), "{machine:?}");
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ fn themis(dir: &Path) -> Command {
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     themis(dir).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[track_caller]
-fn succeed(output: Output) -> String {
+pub(crate) fn succeed(output: Output) -> String {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "stdout: {out}\nstderr: {err}");
     out.to_owned()
@@ -33,7 +33,7 @@ fn succeed(output: Output) -> String {
 
 /// The one line an operation fails with.
 #[track_caller]
-fn refuse(output: &Output, code: &str) -> String {
+pub(crate) fn refuse(output: &Output, code: &str) -> String {
     let err = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");

@@ -228,7 +228,8 @@ impl Member {
         if self.again.is_some() {
             return Ok(());
         }
-        let admitted = self.admitted.take().ok_or_else(out_of_order)?;
+        // Kept until the answer: giving its memory back takes longer than anybody should wait for.
+        let admitted = self.admitted.clone().ok_or_else(out_of_order)?;
         let plugin = admitted.manifest.name.clone();
         let services = host::services(&admitted);
         let config = host::config(&admitted.manifest, &environment.settings);

@@ -1,106 +1,111 @@
-//! `inspect`: everything that can be said of a plugin without running any of it.
+//! `inspect`: what a library is, and every reason to refuse it with its remedy. Nothing of it runs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use themis_kernel::admission::{Inspection, inspect};
-use themis_kernel::admit::AdmitError;
-use themis_kernel::limits::MANIFEST_BYTES_MAX;
-use themis_kernel::manifest::{MANIFEST_FILE, Manifest, Target, check_relative_path};
+use themis_kernel::admission::{Described, Inspection, inspect};
 
 use super::refuse_bundle;
 use crate::output::{Failure, Printer, clean, table};
 
-/// Look at a plugin without running it.
+/// Look at a library without running any of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A shared library, or a plugin's directory
+    /// A shared library, or a plugin directory, signed or not
     file: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
     refuse_bundle(&arguments.file)?;
-    let (path, manifest) = if arguments.file.is_dir() {
-        library_of(&arguments.file)?
-    } else {
-        (arguments.file.clone(), None)
-    };
-    let inspection = inspect(&path, manifest.as_ref())?;
+    let inspection = inspect(&arguments.file)?;
     printer.show(&inspection, people)?;
-    match inspection.findings.as_slice() {
-        [] => Ok(()),
-        [first, ..] => Err(Failure::new(first.code, &first.what)),
-    }
-}
-
-/// The library for this machine, and the manifest when it is whole: before it is signed its digests are missing.
-fn library_of(dir: &Path) -> Result<(PathBuf, Option<Manifest>), Failure> {
-    let path = dir.join(MANIFEST_FILE);
-    let failed = |error: std::io::Error| {
-        Failure::new("inspect.read", format!("{}: {error}", path.display()))
+    let Some(first) = inspection.findings.first() else { return Ok(()) };
+    let (file, what) = (inspection.file.display(), &first.what);
+    let more = match inspection.findings.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
     };
-    let size = std::fs::metadata(&path).map_err(failed)?.len();
-    if size > MANIFEST_BYTES_MAX {
-        let error = AdmitError::FileTooLarge { path, size, max: MANIFEST_BYTES_MAX };
-        return Err(error.into());
-    }
-    let bytes = std::fs::read(&path).map_err(failed)?;
-    let missing = || {
-        let (dir, target) = (dir.display(), Target::HOST.as_str().to_owned());
-        Failure::new(
-            "inspect.no_library",
-            format!("{dir}: its manifest lists no file for {target}"),
-        )
-    };
-    match Manifest::parse(&path, &bytes) {
-        Ok(manifest) => {
-            let library = dir.join(&manifest.file_for(&Target::HOST).ok_or_else(missing)?.path);
-            Ok((library, Some(manifest)))
-        }
-        Err(AdmitError::ManifestMissingField { .. }) => {
-            let library = unsigned_library(&bytes).ok_or_else(missing)?;
-            Ok((dir.join(library), None))
-        }
-        Err(error) => Err(error.into()),
-    }
+    Err(Failure::new(first.code, format!("{file}: {what}{more}")))
 }
 
-/// The path that a manifest without digests lists for this machine.
-fn unsigned_library(bytes: &[u8]) -> Option<String> {
-    let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let files = manifest["files"].as_array()?;
-    let file = files.iter().find(|file| file["target"] == Target::HOST.as_str())?;
-    let path = file["path"].as_str()?;
-    check_relative_path(path).is_ok().then(|| path.to_owned())
-}
-
-fn people(it: &Inspection) -> String {
-    let mut rows = vec![
-        ["file".to_owned(), format!("{}, {} bytes", it.path.display(), it.size)],
-        ["in memory".to_owned(), format!("{} KiB for good", it.resident_bytes.div_ceil(1_024))],
+fn people(inspection: &Inspection) -> String {
+    let mut parts = vec![
+        table(["field", "value"], fields(inspection)),
+        table(
+            ["segment", "address", "from file", "in memory", "rights"],
+            inspection.segments.iter().enumerate().map(|(index, segment)| {
+                [
+                    index.to_string(),
+                    format!("{:#x}", segment.address),
+                    segment.file_bytes.to_string(),
+                    segment.memory_bytes.to_string(),
+                    segment.rights.clone(),
+                ]
+            }),
+        ),
     ];
-    if let Some(described) = &it.descriptor {
-        let safe = if described.thread_safe { "calls may overlap" } else { "one call at a time" };
-        let told =
-            format!("{} {}, ABI {}, {safe}", described.name, described.version, described.abi);
-        rows.push(["plugin".to_owned(), told]);
+    if inspection.segments.is_empty() {
+        parts.pop();
     }
-    let build_id = it.build_id.as_deref().unwrap_or("none: link with -Wl,--build-id");
-    rows.push(["build id".to_owned(), build_id.to_owned()]);
-    rows.push(["needs".to_owned(), it.needed.join(" ")]);
-    let constructors = format!("{} run when it is mapped", it.constructors);
-    rows.push(["constructors".to_owned(), constructors]);
-    rows.push(["exports".to_owned(), it.exports.join(" ")]);
-    rows.push(["imports".to_owned(), format!("{} symbols", it.imports.len())]);
-    for notable in &it.notable {
-        rows.push(["".to_owned(), format!("{}: {}", notable.symbol, notable.why)]);
+    parts.push(if inspection.findings.is_empty() {
+        "nothing found that a kernel would refuse it for".to_owned()
+    } else {
+        let rows = inspection.findings.iter().map(|finding| {
+            [finding.code.to_owned(), finding.what.clone(), finding.remedy.to_owned()]
+        });
+        table(["refused with", "because", "remedy"], rows)
+    });
+    parts.join("\n\n")
+}
+
+fn fields(inspection: &Inspection) -> Vec<[String; 2]> {
+    let mut rows = vec![
+        ("file", inspection.file.display().to_string()),
+        ("size", format!("{} bytes, {} mapped", inspection.size, inspection.mapped_bytes)),
+        ("sha256", inspection.sha256.to_string()),
+    ];
+    if let Some(descriptor) = &inspection.descriptor {
+        rows.extend(described(descriptor));
     }
-    let mut told = table(["", "what it says of itself"], rows);
-    for finding in &it.findings {
-        let what = clean(&finding.what);
-        told.push_str(&format!("\n\n{}: {what}\n  remedy: {}", finding.code, finding.remedy));
-    }
-    if it.findings.is_empty() {
-        told.push_str("\n\nnothing speaks against it");
-    }
-    told
+    let notable: Vec<_> = inspection
+        .notable_imports
+        .iter()
+        .map(|import| format!("{} ({})", import.symbol, import.does))
+        .collect();
+    rows.extend([
+        (
+            "build id",
+            inspection.build_id.clone().unwrap_or_else(|| "none: -Wl,--build-id".to_owned()),
+        ),
+        ("needs", or_none(&inspection.needed)),
+        ("imports", format!("{} symbols; notable: {}", inspection.imports, or_none(&notable))),
+        ("exports", exports(inspection)),
+    ]);
+    rows.into_iter().map(|(field, value)| [field.to_owned(), clean(&value)]).collect()
+}
+
+fn described(descriptor: &Described) -> [(&'static str, String); 3] {
+    let Described { name, version, abi, features, .. } = descriptor;
+    let calls = if descriptor.thread_safe { "calls overlap" } else { "one call at a time" };
+    let entries = |present: bool| {
+        let entries = descriptor.entries.iter().filter(|entry| entry.present == present);
+        or_none(&entries.map(|entry| entry.name.to_owned()).collect::<Vec<_>>())
+    };
+    [
+        ("plugin", format!("{name} {version}, ABI {abi}")),
+        ("features", format!("{features:#x}: {calls}")),
+        ("entries", format!("{}; without: {}", entries(true), entries(false))),
+    ]
+}
+
+fn exports(inspection: &Inspection) -> String {
+    const SHOWN: usize = 8;
+    let exports = &inspection.exports;
+    let shown: Vec<_> = exports.first.iter().take(SHOWN).cloned().collect();
+    let rest = exports.count - shown.len();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}: {}{more}", exports.count, or_none(&shown))
+}
+
+fn or_none(list: &[String]) -> String {
+    if list.is_empty() { "none".to_owned() } else { list.join(", ") }
 }

@@ -1,5 +1,8 @@
-//! Gives the library a build id, by which a receipt names the code that answers.
+//! Gives the library a build id, by which the kernel's receipts name the code that answers.
 
 fn main() {
-    println!("cargo::rustc-link-arg-cdylib=-Wl,--build-id");
+    println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        println!("cargo::rustc-link-arg-cdylib=-Wl,--build-id");
+    }
 }

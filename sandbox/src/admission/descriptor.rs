@@ -86,20 +86,26 @@ impl Descriptor {
     /// # Errors
     /// [`AdmitError::DescriptorMismatch`] with the first field that differs.
     pub(super) fn check_against(&self, path: &Path, manifest: &Manifest) -> Result<(), AdmitError> {
+        let (name, version) = (manifest.name.to_string(), manifest.version.to_string());
+        let said = [Some(name), Some(version), Some(manifest.abi.to_string())];
+        self.mismatches(path, said).next().map_or(Ok(()), Err)
+    }
+
+    /// Every field that differs from what a manifest says: its name, version and ABI, where it has them.
+    pub(super) fn mismatches(
+        &self,
+        path: &Path,
+        [name, version, abi]: [Option<String>; 3],
+    ) -> impl Iterator<Item = AdmitError> {
         let pairs = [
-            ("name", manifest.name.to_string(), self.name.to_string()),
-            ("version", manifest.version.to_string(), self.version.to_string()),
-            ("abi", manifest.abi.to_string(), self.abi.to_string()),
+            ("name", name, self.name.to_string()),
+            ("version", version, self.version.to_string()),
+            ("abi", abi, self.abi.to_string()),
         ];
-        match pairs.into_iter().find(|(_, expected, found)| expected != found) {
-            None => Ok(()),
-            Some((field, expected, found)) => Err(AdmitError::DescriptorMismatch {
-                path: path.to_owned(),
-                field,
-                expected,
-                found,
-            }),
-        }
+        pairs.into_iter().filter_map(move |(field, expected, found)| {
+            let expected = expected.filter(|expected| *expected != found)?;
+            Some(AdmitError::DescriptorMismatch { path: path.to_owned(), field, expected, found })
+        })
     }
 
     /// Reads the descriptor of a library that went through no admission.

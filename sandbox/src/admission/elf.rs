@@ -20,6 +20,10 @@ use themis_plugin::abi;
 
 use super::descriptor::Descriptor;
 
+mod facts;
+
+pub(super) use facts::LIST_MAX;
+
 type Header = elf::FileHeader64<LittleEndian>;
 type Segment = elf::ProgramHeader64<LittleEndian>;
 type Dyn = elf::Dyn64<LittleEndian>;
@@ -30,6 +34,8 @@ const LE: LittleEndian = LittleEndian;
 const SEGMENTS_MAX: usize = 128;
 /// The smallest page: segments that share one overlay each other's bytes.
 const PAGE: u64 = 4096;
+/// Longest name that is read: a table without NULs must not be walked once for each symbol.
+const NAME_MAX: u64 = 64 << 10;
 /// Longest text from the file that an error repeats.
 const TEXT_MAX: usize = 120;
 
@@ -202,94 +208,83 @@ impl<'a> Image<'a> {
 
     fn string(&self, offset: u64) -> Result<&'a [u8], AdmitError> {
         let offset = u32::try_from(offset).unwrap_or(u32::MAX);
-        let end = self.strings.len() as u64;
+        let end = (self.strings.len() as u64).min(u64::from(offset).saturating_add(NAME_MAX));
         StringTable::new(self.strings, 0, end)
             .get(offset)
-            .map_err(|()| self.broken("a name lies outside its string table"))
+            .map_err(|()| self.broken("a name lies outside its string table or has no end"))
     }
 
     fn symbol_name(&self, symbol: &Symbol) -> Result<&'a [u8], AdmitError> {
         self.string(symbol.st_name(LE).into())
     }
 
-    /// Refuses everything that must not be mapped into the host.
+    /// Everything that must not be mapped into the host, in the order in which it is looked for: the `Elf…`
+    /// variants of [`AdmitError`]. Admission refuses for the first, `inspect` tells all.
+    pub(super) fn hazards(&self) -> impl Iterator<Item = AdmitError> {
+        self.segment_hazards().chain(self.dynamic_hazards()).chain(self.unique_symbols())
+    }
+
+    /// Refuses for the first hazard.
     ///
     /// # Errors
     /// The `Elf…` variants of [`AdmitError`].
     pub(super) fn refuse_hazards(&self) -> Result<(), AdmitError> {
-        self.hazards().into_iter().next().map_or(Ok(()), Err)
+        self.hazards().next().map_or(Ok(()), Err)
     }
 
-    /// Everything that must not be mapped into the host, in the order in which it is refused.
-    pub(super) fn hazards(&self) -> Vec<AdmitError> {
-        let mut found = Vec::new();
-        self.segment_hazards(&mut found);
-        for entry in self.dynamic {
-            let tag = entry.d_tag.get(LE);
-            found.extend(self.dynamic_hazards(tag, entry.d_val.get(LE)));
-        }
-        found.extend(self.unique_symbol());
-        found
-    }
-
-    fn segment_hazards(&self, found: &mut Vec<AdmitError>) {
-        let path = || self.path.clone();
-        let both = elf::PF_W | elf::PF_X;
-        let mut stack_is_plain = false;
-        for (segment, header) in self.segments.iter().enumerate() {
-            let flags = header.p_flags(LE);
+    fn segment_hazards(&self) -> impl Iterator<Item = AdmitError> {
+        let executable_stack = || AdmitError::ElfExecutableStack { path: self.path.clone() };
+        let both = elf::PF_W.0 | elf::PF_X.0;
+        let found = self.segments.iter().enumerate().filter_map(move |(segment, header)| {
+            let flags = header.p_flags(LE).0;
             if header.p_type(LE) == elf::PT_GNU_STACK {
-                stack_is_plain = flags.0 & elf::PF_X.0 == 0;
-                if !stack_is_plain {
-                    return found.push(AdmitError::ElfExecutableStack { path: path() });
-                }
-            } else if flags.0 & both.0 == both.0 {
-                found.push(AdmitError::ElfWritableCode { path: path(), segment });
+                (flags & elf::PF_X.0 != 0).then(executable_stack)
+            } else {
+                let path = || self.path.clone();
+                (flags & both == both)
+                    .then(|| AdmitError::ElfWritableCode { path: path(), segment })
             }
-        }
+        });
         // Without the header the loader assumes an executable stack.
-        if !stack_is_plain {
-            found.push(AdmitError::ElfExecutableStack { path: path() });
-        }
+        let says = self.segments.iter().any(|header| header.p_type(LE) == elf::PT_GNU_STACK);
+        found.chain((!says).then(executable_stack))
     }
 
-    fn dynamic_hazards(&self, tag: elf::DynamicTag, value: u64) -> Vec<AdmitError> {
-        match tag {
-            elf::DT_TEXTREL => vec![self.text_relocations()],
-            elf::DT_FLAGS => self.flag_hazards(value),
-            elf::DT_FLAGS_1 => self.flag_1_hazards(value),
-            elf::DT_RPATH => vec![self.search_path("RPATH", value)],
-            elf::DT_RUNPATH => vec![self.search_path("RUNPATH", value)],
-            elf::DT_FILTER => vec![self.filter("FILTER")],
-            elf::DT_AUXILIARY => vec![self.filter("AUXILIARY")],
-            elf::DT_AUDIT => vec![self.filter("AUDIT")],
-            elf::DT_DEPAUDIT => vec![self.filter("DEPAUDIT")],
-            elf::DT_NEEDED => self.needed_hazard(value).into_iter().collect(),
-            _ => Vec::new(),
-        }
+    fn dynamic_hazards(&self) -> impl Iterator<Item = AdmitError> {
+        self.dynamic.iter().flat_map(|entry| {
+            let value = entry.d_val.get(LE);
+            let found = match entry.d_tag.get(LE) {
+                elf::DT_TEXTREL => [Some(self.text_relocations()), None],
+                elf::DT_FLAGS => self.flags_hazards(value),
+                elf::DT_FLAGS_1 => self.flags_1_hazards(value),
+                elf::DT_RPATH => [Some(self.search_path("RPATH", value)), None],
+                elf::DT_RUNPATH => [Some(self.search_path("RUNPATH", value)), None],
+                elf::DT_FILTER => [Some(self.filter("FILTER")), None],
+                elf::DT_AUXILIARY => [Some(self.filter("AUXILIARY")), None],
+                elf::DT_AUDIT => [Some(self.filter("AUDIT")), None],
+                elf::DT_DEPAUDIT => [Some(self.filter("DEPAUDIT")), None],
+                elf::DT_NEEDED => [self.foreign_library(value), None],
+                _ => [None, None],
+            };
+            found.into_iter().flatten()
+        })
     }
 
-    fn flag_hazards(&self, flags: u64) -> Vec<AdmitError> {
-        let mut found = Vec::new();
-        if flags & elf::DF_TEXTREL.0 != 0 {
-            found.push(self.text_relocations());
-        }
-        if flags & elf::DF_STATIC_TLS.0 != 0 {
-            found.push(AdmitError::ElfStaticTls { path: self.path.clone() });
-        }
-        found
+    fn flags_hazards(&self, flags: u64) -> [Option<AdmitError>; 2] {
+        let static_tls = || AdmitError::ElfStaticTls { path: self.path.clone() };
+        [
+            (flags & elf::DF_TEXTREL.0 != 0).then(|| self.text_relocations()),
+            (flags & elf::DF_STATIC_TLS.0 != 0).then(static_tls),
+        ]
     }
 
-    fn flag_1_hazards(&self, flags: u64) -> Vec<AdmitError> {
+    fn flags_1_hazards(&self, flags: u64) -> [Option<AdmitError>; 2] {
         let before_others = elf::DF_1_GLOBAL.0 | elf::DF_1_INTERPOSE.0;
-        let mut found = Vec::new();
-        if flags & elf::DF_1_PIE.0 != 0 {
-            found.push(self.broken("it is a program"));
-        }
-        if flags & before_others != 0 {
-            found.push(self.broken("it asks for its symbols to be used by others"));
-        }
-        found
+        [
+            (flags & elf::DF_1_PIE.0 != 0).then(|| self.broken("it is a program")),
+            (flags & before_others != 0)
+                .then(|| self.broken("it asks for its symbols to be used by others")),
+        ]
     }
 
     fn text_relocations(&self) -> AdmitError {
@@ -297,70 +292,37 @@ impl<'a> Image<'a> {
     }
 
     fn search_path(&self, tag: &'static str, value: u64) -> AdmitError {
-        match self.string(value) {
-            Ok(value) => {
-                AdmitError::ElfSearchPath { path: self.path.clone(), tag, value: text(value) }
-            }
-            Err(error) => error,
-        }
+        self.string(value).map_or_else(
+            |broken| broken,
+            |value| AdmitError::ElfSearchPath { path: self.path.clone(), tag, value: text(value) },
+        )
     }
 
     fn filter(&self, tag: &'static str) -> AdmitError {
         AdmitError::ElfFilter { path: self.path.clone(), tag }
     }
 
-    fn needed_hazard(&self, value: u64) -> Option<AdmitError> {
+    fn foreign_library(&self, value: u64) -> Option<AdmitError> {
         match self.string(value) {
             Ok(library) if SYSTEM_LIBRARIES.contains(&library) => None,
             Ok(library) => {
                 Some(AdmitError::ElfNeeded { path: self.path.clone(), library: text(library) })
             }
-            Err(error) => Some(error),
+            Err(broken) => Some(broken),
         }
     }
 
-    fn unique_symbol(&self) -> Option<AdmitError> {
-        let symbol = self
+    fn unique_symbols(&self) -> impl Iterator<Item = AdmitError> {
+        let unique = self
             .symbols
             .iter()
-            .find(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE))?;
-        Some(match self.symbol_name(symbol) {
-            Ok(name) => AdmitError::ElfUniqueSymbol { path: self.path.clone(), symbol: text(name) },
-            Err(error) => error,
+            .filter(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(LE));
+        unique.map(|symbol| match self.symbol_name(symbol) {
+            Ok(symbol) => {
+                AdmitError::ElfUniqueSymbol { path: self.path.clone(), symbol: text(symbol) }
+            }
+            Err(broken) => broken,
         })
-    }
-
-    /// Libraries it needs, as far as their names can be read.
-    pub(super) fn needed(&self) -> Vec<String> {
-        let needed = self.dynamic.iter().filter(|entry| entry.d_tag.get(LE) == elf::DT_NEEDED);
-        needed.filter_map(|entry| self.string(entry.d_val.get(LE)).ok()).map(text).collect()
-    }
-
-    /// Functions that the loader runs when it maps the image.
-    pub(super) fn constructors(&self) -> u64 {
-        let value = |tag| self.entry(tag).ok().flatten();
-        let listed = value(elf::DT_INIT_ARRAYSZ).unwrap_or(0) / size_of::<u64>() as u64;
-        listed + u64::from(value(elf::DT_INIT).is_some_and(|address| address != 0))
-    }
-
-    /// Names it takes from elsewhere, and names it offers; sorted.
-    pub(super) fn symbol_names(&self) -> (Vec<String>, Vec<String>) {
-        let (mut imports, mut exports) = (Vec::new(), Vec::new());
-        for symbol in self.symbols {
-            let Ok(name) = self.symbol_name(symbol) else { continue };
-            let visible = matches!(symbol.st_visibility(), elf::STV_DEFAULT | elf::STV_PROTECTED);
-            if name.is_empty() || symbol.st_bind() == elf::STB_LOCAL {
-                continue;
-            }
-            match symbol.is_undefined(LE) {
-                true => imports.push(text(name)),
-                false if visible => exports.push(text(name)),
-                false => {}
-            }
-        }
-        imports.sort();
-        exports.sort();
-        (imports, exports)
     }
 
     /// Reads the descriptor from where the loader would put it.
@@ -368,20 +330,7 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`AdmitError::DescriptorMissing`] and what [`Descriptor::parse`] says.
     pub(super) fn descriptor(&self) -> Result<Descriptor, AdmitError> {
-        let mut found = None;
-        for symbol in self.symbols {
-            let exported = matches!(symbol.st_bind(), elf::STB_GLOBAL | elf::STB_WEAK)
-                && matches!(symbol.st_visibility(), elf::STV_DEFAULT | elf::STV_PROTECTED)
-                && !symbol.is_undefined(LE);
-            if !exported || self.symbol_name(symbol)? != abi::DESCRIPTOR_SYMBOL.as_bytes() {
-                continue;
-            }
-            if found.replace(symbol).is_some() {
-                return Err(self.broken("it exports two descriptors"));
-            }
-        }
-        let missing = || AdmitError::DescriptorMissing { path: self.path.clone() };
-        let symbol = found.ok_or_else(missing)?;
+        let symbol = self.descriptor_symbol()?;
         let plain = matches!(symbol.st_type(), elf::STT_OBJECT | elf::STT_NOTYPE);
         if !plain || symbol.st_shndx(LE) == elf::SHN_ABS {
             return Err(self.invalid("its symbol is not an object"));
@@ -392,6 +341,23 @@ impl<'a> Image<'a> {
         // The symbol's size says how far the object goes.
         let size = usize::try_from(symbol.st_size(LE)).unwrap_or(usize::MAX);
         Descriptor::parse(&self.path, bytes.get(..size).unwrap_or(bytes))
+    }
+
+    /// The one symbol under which a descriptor is found.
+    fn descriptor_symbol(&self) -> Result<&'a Symbol, AdmitError> {
+        let mut found = None;
+        for symbol in self.symbols {
+            if !is_exported(symbol)
+                || self.symbol_name(symbol)? != abi::DESCRIPTOR_SYMBOL.as_bytes()
+            {
+                continue;
+            }
+            if found.replace(symbol).is_some() {
+                return Err(self.broken("it exports two descriptors"));
+            }
+        }
+        let missing = || AdmitError::DescriptorMissing { path: self.path.clone() };
+        found.ok_or_else(missing)
     }
 
     fn invalid(&self, why: &str) -> AdmitError {
@@ -418,6 +384,13 @@ impl<'a> Image<'a> {
         }
         Ok(None)
     }
+}
+
+/// Whether others can find the symbol.
+fn is_exported(symbol: &Symbol) -> bool {
+    matches!(symbol.st_bind(), elf::STB_GLOBAL | elf::STB_WEAK)
+        && matches!(symbol.st_visibility(), elf::STV_DEFAULT | elf::STV_PROTECTED)
+        && !symbol.is_undefined(LE)
 }
 
 /// Makes errors about one file.

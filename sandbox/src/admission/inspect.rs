@@ -1,221 +1,303 @@
-//! Everything that can be said of a shared library without running any of it: for authors, before they sign it.
+//! Everything that can be said of a plugin's library without running any of it, and every reason there is not
+//! to map it.
 //!
-//! The checks are admission's own, which stops at the first; here all are told, each with what to do about it.
+//! Admission stops at the first offence, because one is enough. An author wants all of them, and what to
+//! change in the build. Both ask the very same checks.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use themis_messages::admit::AdmitError;
-use themis_messages::limits::FILE_BYTES_MAX;
-use themis_messages::manifest::Manifest;
+use sha2::{Digest as _, Sha256};
+use themis_messages::admit::{AdmitError, AdmitErrorKind};
+use themis_messages::ids::Digest;
+use themis_messages::limits::{FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
+use themis_messages::manifest::{MANIFEST_FILE, Target, check_relative_path};
+use themis_messages::strict_json;
 
-use super::detached::{VerifyError, read};
-use super::elf::Image;
-use crate::native::resident_bytes;
+use super::descriptor::Descriptor;
+use super::elf::{Image, LIST_MAX};
+use super::root::{Dir, PluginFile, from_io};
 
-/// What was found out.
-#[derive(Debug, Clone, Serialize)]
+/// What a library is, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Inspection {
-    /// The file.
-    pub path: PathBuf,
+    /// The library.
+    pub file: PathBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// Memory it would keep once it is mapped, in bytes.
-    pub resident_bytes: u64,
-    /// What it says of itself.
+    /// SHA-256 of its bytes, as a manifest lists it.
+    pub sha256: Digest,
+    /// What it says of itself; none when that cannot be read.
     pub descriptor: Option<Described>,
-    /// Its build id, in hexadecimal.
+    /// The linker's build id, by which receipts name the code.
     pub build_id: Option<String>,
-    /// Functions that the system's loader would run when it is mapped, before any of the kernel's checks in memory.
-    pub constructors: u64,
-    /// Libraries it needs.
+    /// Libraries it pulls in.
     pub needed: Vec<String>,
-    /// Symbols it takes from elsewhere.
-    pub imports: Vec<String>,
-    /// Symbols it offers.
-    pub exports: Vec<String>,
-    /// Imports that are worth a thought, and why.
-    pub notable: Vec<Notable>,
-    /// Everything for which it would be refused.
+    /// How many symbols it takes from others.
+    pub imports: usize,
+    /// Imported functions that an operator may want to hear of.
+    pub notable_imports: Vec<Import>,
+    /// Symbols it offers to others.
+    pub exports: Symbols,
+    /// The ranges that would be mapped.
+    pub segments: Vec<Segment>,
+    /// What they take together, in whole pages.
+    pub mapped_bytes: u64,
+    /// Every reason to refuse it, in the order of admission: it would tell the first.
     pub findings: Vec<Finding>,
 }
 
-/// The descriptor, as far as it is there before relocation.
-#[derive(Debug, Clone, Serialize)]
+/// The descriptor in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Described {
     /// The plugin's name.
     pub name: String,
-    /// Its version.
+    /// The plugin's version.
     pub version: String,
     /// The ABI it was built for.
     pub abi: String,
-    /// Feature bits.
-    pub features: u64,
     /// Whether calls may overlap.
     pub thread_safe: bool,
+    /// All feature bits.
+    pub features: u64,
+    /// Its entries, in the descriptor's order.
+    pub entries: Vec<Entry>,
 }
 
-/// An import that is worth a thought.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Notable {
-    /// The symbol.
+/// One entry of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether there will be a function once the loader is done.
+    pub present: bool,
+}
+
+/// A symbol it takes from another library.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Import {
+    /// Its name.
     pub symbol: String,
-    /// What it means in the host's address space.
-    pub why: &'static str,
+    /// What it is good for.
+    pub does: &'static str,
+}
+
+/// A list of symbols, cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Symbols {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them.
+    pub first: Vec<String>,
+}
+
+/// One range that would be mapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Segment {
+    /// Where, relative to the library's start.
+    pub address: u64,
+    /// Bytes that come from the file.
+    pub file_bytes: u64,
+    /// Bytes in memory; what the file does not have is zero.
+    pub memory_bytes: u64,
+    /// Bytes of whole pages.
+    pub mapped_bytes: u64,
+    /// For example `r-x`.
+    pub rights: String,
 }
 
 /// One reason to refuse it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The code that admission would refuse it with.
+    /// The code that admission would refuse with.
     pub code: &'static str,
-    /// What and where.
+    /// What is wrong.
     pub what: String,
     /// What to change.
     pub remedy: &'static str,
 }
 
-/// Reads a shared library, and compares it with `manifest` if there is one.
+/// What to change in a build, by the reason for a refusal.
+const REMEDIES: [(AdmitErrorKind, &str); 15] = [
+    (
+        AdmitErrorKind::ElfFormat,
+        "link an ordinary shared library: cc -shared -fPIC, or crate-type \"cdylib\"",
+    ),
+    (AdmitErrorKind::ElfArchitecture, "build it for the machine that loads it"),
+    (
+        AdmitErrorKind::ElfTextRelocations,
+        "compile every object with -fPIC, assembler and static libraries too, and link with -Wl,-z,text",
+    ),
+    (
+        AdmitErrorKind::ElfExecutableStack,
+        "link with -Wl,-z,noexecstack; assembler sources need .section .note.GNU-stack,\"\",@progbits",
+    ),
+    (
+        AdmitErrorKind::ElfWritableCode,
+        "link without -N, --omagic and --no-rosegment, and without a linker script that joins code and data",
+    ),
+    (
+        AdmitErrorKind::ElfSearchPath,
+        "link without -rpath, or remove it from the library: patchelf --remove-rpath",
+    ),
+    (
+        AdmitErrorKind::ElfFilter,
+        "link without -F, -f, --audit and -P (--filter, --auxiliary, --depaudit)",
+    ),
+    (AdmitErrorKind::ElfUniqueSymbol, "compile with -fno-gnu-unique, or with clang"),
+    (
+        AdmitErrorKind::ElfStaticTls,
+        "compile without -ftls-model=initial-exec or local-exec, static libraries too",
+    ),
+    (
+        AdmitErrorKind::ElfNeeded,
+        "link that library in statically; only the C library's own parts and libgcc_s may stay shared",
+    ),
+    (
+        AdmitErrorKind::DescriptorMissing,
+        "define themis_plugin with THEMIS_PLUGIN_EXPORT, or use themis_plugin::export!, and do not strip it",
+    ),
+    (
+        AdmitErrorKind::DescriptorInvalid,
+        "fill the descriptor in with THEMIS_PLUGIN_HEAD or themis_plugin::export!",
+    ),
+    (
+        AdmitErrorKind::DescriptorMismatch,
+        "say the same in the source and in manifest.json, then build and sign again",
+    ),
+    (AdmitErrorKind::FeatureUnknown, "build without that feature, or use a kernel that knows it"),
+    (AdmitErrorKind::AbiUnsupported, "build against this kernel's SDK or header"),
+];
+
+/// What to change so that a library is not refused for this reason; none for reasons that lie outside it.
+#[must_use]
+pub fn remedy(kind: AdmitErrorKind) -> Option<&'static str> {
+    REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy)
+}
+
+/// Looks at a library, or at the one in a plugin directory that is for this machine. Nothing is executed.
+///
+/// A plugin directory need not be signed: its library is compared with whatever name, version and ABI the
+/// manifest has.
 ///
 /// # Errors
-/// [`VerifyError`] when the file cannot be read or is too large; everything else is a finding.
-pub fn inspect(path: &Path, manifest: Option<&Manifest>) -> Result<Inspection, VerifyError> {
-    let bytes = read(path, FILE_BYTES_MAX)?;
+/// [`AdmitError`] when there is no library to look at: what cannot be opened, is too large, or is a plugin
+/// directory whose manifest names none.
+pub fn inspect(path: &Path) -> Result<Inspection, AdmitError> {
+    let fault = |action, error: std::io::Error| from_io(path, action, &error);
+    // Opening a pipe would wait for its other end.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|error| fault("open", error))?;
+    let metadata = file.metadata().map_err(|error| fault("stat", error))?;
+    if metadata.is_dir() {
+        return directory(path);
+    }
+    if !metadata.is_file() {
+        let wanted = "regular file or plugin directory";
+        return Err(AdmitError::WrongFileType { path: path.to_owned(), wanted });
+    }
+    let file = PluginFile { file, path: path.to_owned(), size: metadata.len() };
+    library(file, [None, None, None])
+}
+
+fn directory(path: &Path) -> Result<Inspection, AdmitError> {
+    let dir = Dir::open(path)?;
+    let manifest = dir.open_file(MANIFEST_FILE)?;
+    let place = manifest.path.clone();
+    let value = strict_json::parse(&manifest.read(MANIFEST_BYTES_MAX)?).map_err(|error| {
+        AdmitError::ManifestSyntax { path: place.clone(), what: error.to_string() }
+    })?;
+    let target = Target::HOST.as_str();
+    let listed = value["files"].as_array().into_iter().flatten();
+    let native =
+        listed.filter(|file| file["target"] == *target).find_map(|file| file["path"].as_str());
+    let native = native
+        .ok_or_else(|| AdmitError::NoTarget { path: place.clone(), target: target.to_owned() })?;
+    check_relative_path(native).map_err(|fault| AdmitError::PathInvalid {
+        path: native.chars().take(80).flat_map(char::escape_default).collect(),
+        fault,
+    })?;
+    let said = ["name", "version", "abi"].map(|key| value[key].as_str().map(str::to_owned));
+    library(dir.open_path(native)?, said)
+}
+
+fn library(file: PluginFile, said: [Option<String>; 3]) -> Result<Inspection, AdmitError> {
+    let path = file.path.clone();
+    let bytes = file.read(FILE_BYTES_MAX)?;
     let mut inspection = Inspection {
-        path: path.to_owned(),
         size: bytes.len() as u64,
-        resident_bytes: resident_bytes(&bytes),
+        sha256: Digest(Sha256::digest(&bytes).into()),
+        file: path.clone(),
         descriptor: None,
         build_id: None,
-        constructors: 0,
         needed: Vec::new(),
-        imports: Vec::new(),
-        exports: Vec::new(),
-        notable: Vec::new(),
+        imports: 0,
+        notable_imports: Vec::new(),
+        exports: Symbols::default(),
+        segments: Vec::new(),
+        mapped_bytes: 0,
         findings: Vec::new(),
     };
-    match Image::parse(path, &bytes) {
-        Ok(image) => inspection.look(&image, manifest),
-        Err(error) => inspection.find(&error),
+    match Image::parse(&path, &bytes) {
+        Ok(image) => look(&mut inspection, &path, &image, said),
+        Err(error) => inspection.find(&path, [error]),
     }
     Ok(inspection)
 }
 
-impl Inspection {
-    /// Whether admission would take it, as far as the file alone decides.
-    #[must_use]
-    pub fn is_fit(&self) -> bool {
-        self.findings.is_empty()
+/// The order is admission's.
+fn look(inspection: &mut Inspection, path: &Path, image: &Image<'_>, said: [Option<String>; 3]) {
+    inspection.find(path, image.hazards().take(LIST_MAX));
+    match image.build_id() {
+        Ok(build_id) => inspection.build_id = build_id,
+        Err(error) => inspection.find(path, [error]),
     }
-
-    fn find(&mut self, error: &AdmitError) {
-        let (code, what) = (error.code(), error.to_string());
-        self.findings.push(Finding { code, what, remedy: remedy(code) });
+    match image.descriptor() {
+        Ok(descriptor) => {
+            inspection.find(path, descriptor.mismatches(path, said));
+            inspection.descriptor = Some(described(&descriptor, image));
+        }
+        Err(error) => inspection.find(path, [error]),
     }
+    inspection.needed = image.needed();
+    (inspection.imports, inspection.notable_imports) = image.imports();
+    inspection.exports = image.exports();
+    inspection.segments = image.mapped();
+    let sizes = inspection.segments.iter().map(|segment| segment.mapped_bytes);
+    inspection.mapped_bytes = sizes.fold(0, u64::saturating_add);
+}
 
-    fn look(&mut self, image: &Image<'_>, manifest: Option<&Manifest>) {
-        for hazard in image.hazards() {
-            self.find(&hazard);
-        }
-        match image.build_id() {
-            Ok(build_id) => self.build_id = build_id,
-            Err(error) => self.find(&error),
-        }
-        match image.descriptor() {
-            Ok(descriptor) => {
-                let checked = manifest.map(|it| descriptor.check_against(&self.path, it));
-                if let Some(Err(error)) = checked {
-                    self.find(&error);
-                }
-                self.descriptor = Some(Described {
-                    name: descriptor.name.to_string(),
-                    version: descriptor.version.to_string(),
-                    abi: descriptor.abi.to_string(),
-                    features: descriptor.features,
-                    thread_safe: descriptor.is_thread_safe(),
-                });
-            }
-            Err(error) => self.find(&error),
-        }
-        self.constructors = image.constructors();
-        self.needed = image.needed();
-        (self.imports, self.exports) = image.symbol_names();
-        let known = |symbol: &String| {
-            let (_, why) = NOTABLE.iter().find(|(names, _)| names.contains(&symbol.as_str()))?;
-            Some(Notable { symbol: symbol.clone(), why })
-        };
-        self.notable = self.imports.iter().filter_map(known).collect();
+fn described(descriptor: &Descriptor, image: &Image<'_>) -> Described {
+    Described {
+        name: descriptor.name.to_string(),
+        version: descriptor.version.to_string(),
+        abi: descriptor.abi.to_string(),
+        thread_safe: descriptor.is_thread_safe(),
+        features: descriptor.features,
+        entries: image.entries(),
     }
 }
 
-/// Imports that mean something for a plugin in the host's address space.
-const NOTABLE: [(&[&str], &str); 7] = [
-    (
-        &["__cxa_thread_atexit_impl", "pthread_key_create"],
-        "thread-locals with destructors run on the host's threads when those end: fine, as images are never unmapped",
-    ),
-    (&["pthread_create", "clone", "thrd_create"], "its threads live on after it is unloaded"),
-    (
-        &["exit", "_exit", "_Exit", "quick_exit", "abort", "__assert_fail", "kill", "raise"],
-        "ends the host when it is reached",
-    ),
-    (&["fork", "vfork", "execve", "execvp", "posix_spawn", "system", "popen"], "starts processes"),
-    (&["dlopen", "dlmopen"], "can load code that nobody has signed"),
-    (&["signal", "sigaction", "sigprocmask", "pthread_sigmask"], "changes the host's signals"),
-    (&["setenv", "putenv", "unsetenv", "setlocale", "chdir", "umask"], "changes the whole process"),
-];
-
-/// What to change about the build, by the code of the refusal.
-fn remedy(code: &str) -> &'static str {
-    match code {
-        "elf.format" => "give it the shared library that the linker wrote, whole",
-        "elf.architecture" => {
-            "build it for this machine, or list it under the target it was built for"
+impl Inspection {
+    /// Adds findings, each once: two entries of a file may say the same.
+    fn find(&mut self, path: &Path, errors: impl IntoIterator<Item = AdmitError>) {
+        let place = format!("{}: ", path.display());
+        for error in errors {
+            let what = error.to_string();
+            let what = what.strip_prefix(&place).map_or(what.clone(), str::to_owned);
+            let remedy = remedy(AdmitErrorKind::from(&error)).unwrap_or_default();
+            let finding = Finding { code: error.code(), what, remedy };
+            if !self.findings.contains(&finding) {
+                self.findings.push(finding);
+            }
         }
-        "elf.text_relocations" => "compile everything with -fPIC",
-        "elf.executable_stack" => {
-            "link with -Wl,-z,noexecstack; in assembly sources add .section .note.GNU-stack,\"\",@progbits"
-        }
-        "elf.writable_code" => {
-            "link without -Wl,-N or -Wl,--omagic, and without a script that merges the two"
-        }
-        "elf.search_path" => {
-            "link without -rpath; what it needs beyond the system's libraries goes into it"
-        }
-        "elf.filter" => "link without -Wl,-f, -Wl,-F and -Wl,--audit",
-        "elf.unique_symbol" => "compile with -fno-gnu-unique, or with -fvisibility=hidden",
-        "elf.static_tls" => "compile without -ftls-model=initial-exec; libraries linked in as well",
-        "elf.needed" => {
-            "link that library statically: only the C library's own parts may be needed"
-        }
-        "descriptor.missing" => {
-            "export themis_plugin: THEMIS_PLUGIN_EXPORT in C, export! in Rust; see that it is not stripped"
-        }
-        "descriptor.invalid" => "let the header or the SDK write the descriptor; declare it const",
-        "descriptor.mismatch" => "give descriptor and manifest the same name, version and ABI",
-        "descriptor.unknown_feature" => {
-            "clear that feature bit: this kernel does not know what it asks for"
-        }
-        "abi.unsupported" => "build it against this kernel's header",
-        _ => "see the message",
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use strum::IntoEnumIterator as _;
-    use themis_messages::admit::AdmitErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn every_reason_that_lies_in_the_file_has_its_remedy() {
-        for kind in AdmitErrorKind::iter() {
-            let code = kind.code();
-            let is_of_the_file = code.starts_with("elf.")
-                || code.starts_with("descriptor.")
-                || code.starts_with("abi.");
-            assert_eq!(is_of_the_file, remedy(code) != "see the message", "{code}");
-        }
-    }
-}
+mod tests;

@@ -1,53 +1,53 @@
-//! Plugin {{name}}: greets, and remembers how often.
+//! Plugin {{name}}: greets whoever it is sent, and counts how often.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use themis_plugin::{Config, Error, Host, Plugin, Stateful, info};
 
-/// What one instance remembers. The kernel makes an instance for each version that is loaded.
-pub struct Greeter {
+/// What lives between calls. It belongs in here, not into statics: those are shared by all instances.
+#[derive(Default)]
+pub struct Hello {
     greeted: AtomicU64,
 }
 
-impl Plugin for Greeter {
+impl Plugin for Hello {
     fn init(host: Host, _config: Config) -> Result<Self, Error> {
-        info!(host, "{{name}} is ready");
-        Ok(Self { greeted: AtomicU64::new(0) })
+        info!(host, "{{name}} {} is ready", env!("CARGO_PKG_VERSION"));
+        Ok(Self::default())
     }
 }
 
-/// The state goes to the next version: no call is under way meanwhile.
-impl Stateful for Greeter {
+impl Stateful for Hello {
     fn save_state(&self) -> Result<Vec<u8>, Error> {
         Ok(self.greeted.load(Ordering::Relaxed).to_le_bytes().to_vec())
     }
 
-    fn reload(&self, _from_version: &str, state: &[u8]) -> Result<(), Error> {
-        let greeted = state.try_into().map_err(|_| Error::new("not our state"))?;
-        self.greeted.store(u64::from_le_bytes(greeted), Ordering::Relaxed);
+    fn reload(&self, from_version: &str, state: &[u8]) -> Result<(), Error> {
+        let bytes = state
+            .try_into()
+            .map_err(|_| Error::new(format!("{from_version} left {} bytes, want 8", state.len())))?;
+        self.greeted.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl Greeter {
-    /// May run on many threads at once: `thread_safe: true` below.
+impl Hello {
+    /// Any bytes in, "hello, " and the same bytes out.
     fn hello(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
-        if request.len() > 1_000 {
-            return Err(Error::bad_request("nobody has so long a name"));
-        }
         self.greeted.fetch_add(1, Ordering::Relaxed);
-        Ok(greeting(request))
+        Ok([b"hello, ", request].concat())
+    }
+
+    /// How often `hello` was called, over reloads too. Argument and answer travel as MessagePack.
+    fn greeted(&self, _nothing: ()) -> Result<u64, Error> {
+        Ok(self.greeted.load(Ordering::Relaxed))
     }
 }
 
-/// What is answered; apart from the plugin, so that it can be tested without a host.
-pub fn greeting(name: &[u8]) -> Vec<u8> {
-    [b"hello, ".as_slice(), name].concat()
-}
-
 themis_plugin::export! {
-    plugin: Greeter, name: "{{name}}", version: "0.1.0", thread_safe: true, stateful: true,
-    methods: { 1 => raw hello }
+    plugin: Hello, name: "{{name}}", version: env!("CARGO_PKG_VERSION"), thread_safe: true,
+    stateful: true,
+    methods: { 1 => raw hello, 2 => greeted }
 }
 
 #[cfg(test)]
@@ -56,15 +56,22 @@ mod tests {
 
     #[test]
     fn it_greets() {
-        assert_eq!(greeting(b"world"), b"hello, world");
+        let plugin = Hello::default();
+        assert_eq!(plugin.hello(b"world").unwrap(), b"hello, world");
+        assert_eq!(plugin.hello(b"").unwrap(), b"hello, ");
     }
 
     #[test]
-    fn the_state_goes_to_the_next_version() {
-        let greeter = |greeted| Greeter { greeted: AtomicU64::new(greeted) };
-        let (old, new) = (greeter(7), greeter(0));
-        new.reload("0.0.1", &old.save_state().unwrap()).unwrap();
-        assert_eq!(new.greeted.into_inner(), 7);
-        assert!(old.reload("0.0.1", b"nonsense?").is_err());
+    fn the_count_survives_a_reload() {
+        let old = Hello::default();
+        old.hello(b"world").unwrap();
+        let new = Hello::default();
+        new.reload("0.1.0", &old.save_state().unwrap()).unwrap();
+        assert_eq!(new.greeted(()).unwrap(), 1);
+    }
+
+    #[test]
+    fn foreign_state_is_refused() {
+        assert!(Hello::default().reload("0.1.0", b"short").is_err());
     }
 }
