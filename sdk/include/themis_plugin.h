@@ -20,13 +20,19 @@
  * Rules
  *   - Declare your entries static. A global function called `shutdown` would be resolved to libc's.
  *   - Strings are UTF-8 and not NUL-terminated. Memory is freed by the side that allocated it.
- *   - Slices and sinks are valid only during the call that got them; the host until shutdown returns.
- *   - Calls may come from any thread: many at once with THEMIS_THREAD_SAFE, else one after another.
+ *   - Slices and sinks are valid only during the call that got them; the host until shutdown returns. A write
+ *     after the call, or from another thread than the call's, is refused.
+ *   - Calls may come from any thread: many at once with THEMIS_THREAD_SAFE, else one after another. Whoever
+ *     says THEMIS_THREAD_SAFE is taken at his word.
  *   - init, reload, save_state and shutdown never overlap each other; save_state and shutdown never
  *     overlap a call. health may run beside anything else; the kernel waits for it before shutdown.
  *   - shutdown is owed exactly once after a successful init, and never after a failed one.
  *   - init, reload, save_state, health and shutdown have a deadline of five seconds.
- *   - No C++ exception and no panic may leave an entry: it would end the whole host.
+ *   - While state goes from one version to the next, callers wait: save_state and reload together have 100 ms. A
+ *     hand-over that takes longer is called off, callers go on with the old version, and a save_state that is still
+ *     running then may find calls beside it.
+ *   - A version that just took over is watched: it is swapped back when it fails or hangs more than the one before.
+ *   - No C++ exception and no panic may leave an entry: it would end the whole host. So do exit and abort.
  *   - The code stays mapped for good; statics survive a reload of the same file.
  *
  * C99, C11 and C++11; 64-bit little-endian machines.

@@ -37,7 +37,8 @@ pub trait Plugin: Sized + Send + 'static {
 /// A plugin that hands its state to its successor; opted into by `stateful: true` in
 /// [`export!`](crate::export).
 pub trait Stateful: Plugin {
-    /// Writes what a successor needs to carry on. No call is under way.
+    /// Writes what a successor needs to carry on. No call is under way: callers wait, so this and the successor's
+    /// [`Stateful::reload`] together have 100 ms; what takes longer is called off.
     ///
     /// # Errors
     /// The reload is called off; this version serves on.
