@@ -15,8 +15,11 @@ use themis_messages::limits::{
     AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, WATCHDOG_QUEUE,
 };
 use themis_messages::mailbox::{Mailbox, Watched};
+use themis_messages::manifest::Manifest;
 use themis_messages::probation;
+use themis_messages::sandbox::{Limits, Require, SandboxError};
 use themis_sandbox::admission::{PluginRoot, Policy};
+use themis_sandbox::process::Workers;
 
 use crate::audit::AuditMsg;
 use crate::catalog::CatalogMsg;
@@ -56,6 +59,79 @@ pub struct Settings {
     pub health_period: Duration,
     /// What may be kept of replaced versions.
     pub budget: BudgetRules,
+    /// Worker processes, or why there are none.
+    pub workers: WorkerSettings,
+}
+
+/// How plugins run in worker processes.
+#[derive(Debug)]
+pub struct WorkerSettings {
+    /// The workers; without them no plugin runs in one.
+    pub workers: Result<Workers, SandboxError>,
+    /// Limits of plugins that ask for nothing.
+    pub limits: Limits,
+    /// What no manifest may exceed.
+    pub memory_bytes_max: u64,
+    /// What no manifest may exceed, in percent of one core.
+    pub cpu_percent_max: u32,
+    /// The operator's word about single plugins.
+    pub plugins: BTreeMap<PluginName, WorkerOverride>,
+}
+
+/// What the operator wants for one plugin, instead of what it asks for and of the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WorkerOverride {
+    /// How well it has to be confined.
+    pub require: Require,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU in percent of one core.
+    pub cpu_percent: Option<u32>,
+    /// How long one call may take.
+    pub call_deadline: Option<Duration>,
+}
+
+impl WorkerSettings {
+    /// The operator's word, else what the manifest asks for within the maxima, else the default.
+    ///
+    /// # Errors
+    /// [`SandboxError::Limit`]: more than it may have is refused, not cut.
+    pub fn limits_of(
+        &self,
+        manifest: &Manifest,
+        hook_deadline: Duration,
+    ) -> Result<Limits, SandboxError> {
+        let own = self.plugins.get(&manifest.name).copied().unwrap_or_default();
+        let asked = &manifest.limits;
+        let maxima = [
+            ("limits.memory_bytes", asked.memory_bytes, self.memory_bytes_max),
+            ("limits.cpu_percent", asked.cpu_percent.map(u64::from), self.cpu_percent_max.into()),
+        ];
+        for (what, is, max) in maxima {
+            if let Some(is) = is.filter(|is| *is > max) {
+                return Err(SandboxError::Limit { what, is, min: 1, max });
+            }
+        }
+        let limits = Limits {
+            memory_bytes: own
+                .memory_bytes
+                .or(asked.memory_bytes)
+                .unwrap_or(self.limits.memory_bytes),
+            cpu_percent: own.cpu_percent.or(asked.cpu_percent).unwrap_or(self.limits.cpu_percent),
+            pids: asked.pids.unwrap_or(self.limits.pids),
+            calls: self.limits.calls,
+            call_deadline: own.call_deadline.unwrap_or(self.limits.call_deadline),
+            hook_deadline,
+        };
+        limits.check()?;
+        Ok(limits)
+    }
+
+    /// How well a plugin has to be confined.
+    #[must_use]
+    pub fn require_of(&self, plugin: &PluginName) -> Require {
+        self.plugins.get(plugin).map(|own| own.require).unwrap_or_default()
+    }
 }
 
 /// The queues of all roles, by role and not by incarnation.

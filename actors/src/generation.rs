@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use themis_messages::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
 use themis_messages::instance::{HookError, Instance};
+use themis_messages::limits::HOOK_KILL_GRACE;
 use themis_messages::manifest::Manifest;
 
 use crate::telemetry::Counted;
@@ -28,6 +30,15 @@ impl Again {
 impl std::fmt::Debug for Again {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Again")
+    }
+}
+
+/// How long to wait for a hook that may take `limit`: a tier that ends an overdue hook itself is waited for a little
+/// longer, so that it can say so.
+pub(crate) fn patience(tier: Tier, limit: Duration) -> Duration {
+    match tier {
+        Tier::Process => limit + HOOK_KILL_GRACE,
+        Tier::InProcess | Tier::Wasm => limit,
     }
 }
 
@@ -61,6 +72,11 @@ impl Generation {
     #[must_use]
     pub fn name(&self) -> &PluginName {
         &self.manifest.name
+    }
+
+    /// How long to wait for a hook that may take `limit`.
+    pub(crate) fn patience(&self, limit: Duration) -> Duration {
+        patience(self.tier, limit)
     }
 
     /// The plugin's version.

@@ -252,8 +252,12 @@ impl Serving {
     /// Counts a call that failed, and wakes the watcher when that may decide a probation.
     #[cold]
     pub(crate) fn count_error(&self, error: &CallError) {
+        // What somebody else did to it says nothing about the version.
+        if matches!(error, CallError::Ended { verdict, .. } if !verdict.is_its_own()) {
+            return;
+        }
         let earlier = self.errors.fetch_add(1, Ordering::Relaxed);
-        let is_fault = matches!(error, CallError::Fault { .. });
+        let is_fault = matches!(error, CallError::Fault { .. } | CallError::Ended { .. });
         let is_mistake =
             matches!(error, CallError::UnknownMethod { .. } | CallError::BadRequest { .. });
         if is_fault {

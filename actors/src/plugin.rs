@@ -118,6 +118,7 @@ impl PluginActor {
             }
             PluginFact::Judged { generation, evidence } => self.judged(generation, evidence),
             PluginFact::Health { generation, outcome } => self.heard_of_health(generation, outcome),
+            PluginFact::Ended { generation, verdict } => self.ended(generation, &verdict),
             PluginFact::RestartDue { generation } => self.restart_due(generation),
             PluginFact::FirstCall { generation } => self.first_call(generation),
             PluginFact::CallStuck { generation, limit } => self.call_stuck(generation, limit),
@@ -175,6 +176,7 @@ impl PluginActor {
         self.ledger.generations.insert(id, candidate);
         (self.ledger.out_of_service, self.ledger.unwell) = (None, None);
         let swap = self.apply(Event::Install(id)).unwrap_or_default();
+        self.watch_end(id);
         self.ledger.trial = Some(Trial { generation: id, confirmed: false, window, before, set });
         Ok(Installed { from, swap, probation: (!window.is_zero()).then_some(window) })
     }
@@ -316,6 +318,7 @@ impl PluginActor {
                 Effect::Shutdown(generation) => self.shut_down(generation),
                 Effect::Forget(generation) => {
                     self.ledger.generations.remove(&generation);
+                    self.ledger.ended.remove(&generation);
                 }
             }
         }
@@ -371,7 +374,8 @@ pub(crate) async fn shutdown_hook(
     limit: Duration,
 ) -> Result<(), HookError> {
     let name = format!("hook-{}", generation.name());
-    match work::run(&name, limit, move || generation.instance.shutdown()).await {
+    match work::run(&name, generation.patience(limit), move || generation.instance.shutdown()).await
+    {
         Ok(outcome) => outcome,
         Err(error) => Err(hook_error(error)),
     }

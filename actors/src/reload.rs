@@ -26,6 +26,7 @@ pub mod budget;
 pub(crate) mod candidate;
 pub(crate) mod dependencies;
 pub mod host;
+mod loading;
 pub mod machine;
 pub mod member;
 

@@ -231,7 +231,8 @@ impl Slot {
             | CallStatus::UnknownMethod
             | CallStatus::BadRequest
             | CallStatus::ReplyTooLarge
-            | CallStatus::Fault(_)) => {
+            | CallStatus::Fault(_)
+            | CallStatus::Ended(_)) => {
                 Err(self.call_error(generation, failed, method, &reply[start..]))
             }
         }
@@ -272,6 +273,7 @@ impl Slot {
                 CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX }
             }
             CallStatus::Fault(code) => CallError::Fault { plugin, code, served_by },
+            CallStatus::Ended(verdict) => CallError::Ended { plugin, verdict, served_by },
         }
     }
 

@@ -140,6 +140,7 @@ async fn ask(environment: Arc<Environment>, slot: &'static Slot, generation: Arc
         Err(HookError::Deadline { limit })
     } else {
         let name = format!("hook-{}", slot.name());
+        let limit = generation.patience(limit);
         let asked = work::run(&name, limit, move || generation.instance.health()).await;
         asked.map_err(hook_error).and_then(|health| health)
     };

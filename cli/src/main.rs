@@ -70,6 +70,10 @@ struct Socket {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: this program is also what its own workers are.
+    if let Some(ended) = themis_kernel::process_entry() {
+        return ended;
+    }
     let Arguments { json, command } = Arguments::parse();
     let printer = Printer { json };
     let code = match run(command, printer) {

@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use themis_messages::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
+pub use themis_messages::limits::{
+    CALL_DEADLINE, CALL_DEADLINE_MAX, CPU_PERCENT, CPU_PERCENT_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX,
+};
 use themis_messages::limits::{
     CONFIG_BYTES_MAX, DRAIN_LIMIT, FILE_BYTES_MAX, HEALTH_PERIOD, HOLD_LIMIT, HOOK_DEADLINE,
+    WORKER_CALLS, WORKER_POOL,
 };
 use themis_sandbox::admission::{NameSet, Policy, TrustedKey};
 
@@ -22,6 +26,8 @@ pub use themis_actors::plugin::failures::Rules as FailureRules;
 pub use themis_actors::reload::budget::{BudgetRules, WhenSpent};
 pub use themis_actors::supervision::policy::Intensity;
 pub use themis_messages::probation::Rules as ProbationRules;
+pub use themis_messages::sandbox::Require;
+pub use themis_sandbox::process::Program;
 
 mod error;
 mod file;
@@ -29,23 +35,12 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod workers;
 
-/// Memory of a plugin that asks for nothing, in bytes.
-pub const MEMORY_BYTES: u64 = 256 << 20;
 /// Linear memory of a wasm plugin that asks for nothing, in bytes.
 pub const WASM_MEMORY_BYTES: u64 = 64 << 20;
-/// CPU of a plugin that asks for nothing, in percent of one core.
-pub const CPU_PERCENT: u32 = 100;
-/// How long a call may take in the process and wasm tiers.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
-/// The most memory any plugin may ask for, unless configured otherwise, in bytes.
-pub const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// The most linear memory any wasm plugin may ask for: all that 32 bits can address.
 pub const WASM_MEMORY_BYTES_MAX: u64 = 4 << 30;
-/// The most CPU any plugin may ask for, unless configured otherwise: 64 cores.
-pub const CPU_PERCENT_MAX: u32 = 6_400;
-/// The longest call deadline that makes sense to wait for.
-pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(3_600);
 /// The admin socket below the data directory, when the file does not say otherwise.
 const ADMIN_SOCKET: &str = "admin.sock";
 const GROUP_AND_OTHERS_WRITE: u32 = 0o022;
@@ -76,6 +71,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// What is decided for single plugins.
     pub plugins: BTreeMap<PluginName, PluginConfig>,
+    /// How worker processes are had.
+    pub workers: WorkersConfig,
     /// Limits of plugins that ask for nothing, and maxima of those that ask.
     pub limits: Limits,
     /// After this a lifecycle hook is written off. Default and maximum: [`HOOK_DEADLINE`]; the kernel takes no more.
@@ -132,17 +129,22 @@ impl Default for PluginConfig {
     }
 }
 
-/// How much isolation a plugin must have on this machine, or else not load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Require {
-    /// Everything its tier can give.
-    Full,
-    /// What this machine offers, told to the operator.
-    #[default]
-    Degraded,
-    /// Whatever there is.
-    Any,
+/// How the process tier gets its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkersConfig {
+    /// The program they are. Default: the host's own, whose `main` begins with
+    /// [`process_entry`](crate::process_entry).
+    pub program: Program,
+    /// How many are kept ready. Default: [`WORKER_POOL`].
+    pub pool: usize,
+    /// Calls that run at once in a thread-safe plugin. Default: [`WORKER_CALLS`].
+    pub calls: u32,
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        Self { program: Program::Own, pool: WORKER_POOL, calls: WORKER_CALLS }
+    }
 }
 
 /// Limits of one plugin; `None` means the default. Only the process and wasm tiers can enforce them.
@@ -228,6 +230,7 @@ impl Config {
             admin_socket: None,
             metrics_listen: None,
             plugins: BTreeMap::new(),
+            workers: WorkersConfig::default(),
             limits: Limits::default(),
             hook_deadline: HOOK_DEADLINE,
             call_deadline: CALL_DEADLINE,

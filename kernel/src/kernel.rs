@@ -8,26 +8,28 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use themis_actors::environment::{Environment, Settings};
+use themis_actors::environment::{Environment, Settings, WorkerOverride, WorkerSettings};
 use themis_actors::plugin::PluginMsg;
 use themis_actors::store::{StoreFault, StoreMsg};
 use themis_actors::tree::{Health, Tree};
 use themis_actors::work;
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
-use themis_messages::ids::{Digest, named_by_place};
+use themis_messages::ids::{Digest, Tier, named_by_place};
 use themis_messages::lifecycle::{
     BudgetTotals, KernelFault, PluginInfo, Quarantine, ReleaseError, UnloadError,
 };
 use themis_messages::limits::{
-    ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOLD_LIMIT_MAX, HOOK_DEADLINE,
+    ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOLD_LIMIT_MAX, HOOK_DEADLINE, WORKER_PIDS,
 };
+use themis_messages::sandbox::Limits;
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
+use themis_sandbox::process::{Options, Workers};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, WorkersConfig};
 use crate::events::Events;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
 use crate::runtime::Executor;
@@ -96,6 +98,35 @@ impl StartError {
 impl From<KernelFault> for StartError {
     fn from(fault: KernelFault) -> Self {
         Self::Kernel(fault)
+    }
+}
+
+/// Worker processes as configured. Where there can be none, plugins that need one are told why when they are loaded.
+fn workers(config: &Config) -> WorkerSettings {
+    let limits = Limits {
+        memory_bytes: config.limits.memory_bytes,
+        cpu_percent: config.limits.cpu_percent,
+        calls: config.workers.calls,
+        pids: WORKER_PIDS.max(config.workers.calls + 2),
+        call_deadline: config.call_deadline,
+        hook_deadline: config.hook_deadline.min(HOOK_DEADLINE),
+    };
+    let WorkersConfig { program, pool, calls: _ } = config.workers.clone();
+    let plugins = config.plugins.iter().map(|(name, plugin)| {
+        let own = WorkerOverride {
+            require: plugin.require,
+            memory_bytes: plugin.limits.memory_bytes,
+            cpu_percent: plugin.limits.cpu_percent,
+            call_deadline: plugin.limits.call_deadline,
+        };
+        (name.clone(), own)
+    });
+    WorkerSettings {
+        workers: Workers::start(Options { program, pool, pooled: limits }),
+        limits,
+        memory_bytes_max: config.limits.max.memory_bytes,
+        cpu_percent_max: config.limits.max.cpu_percent,
+        plugins: plugins.collect(),
     }
 }
 
@@ -174,7 +205,13 @@ impl Kernel {
             failures: config.failures,
             health_period: config.health_period,
             budget: config.budget,
+            workers: workers(&config),
         });
+        if let (Ok(workers), Tier::Process) =
+            (&environment.settings.workers.workers, config.default_tier)
+        {
+            workers.prewarm();
+        }
         let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
         let control = Control { executor, environment, actor: "host".into() };
         let (serving, stopped) = watch::channel(());

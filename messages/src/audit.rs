@@ -36,6 +36,8 @@ pub enum AuditEvent {
     Settle,
     /// The first call that a version answered.
     FirstCall,
+    /// The process of a generation ended by itself, or was killed for what it did.
+    WorkerEnd,
 }
 
 /// How far it came.

@@ -1,8 +1,10 @@
 //! Answers and errors of a call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{GenerationId, PluginName, PluginVersion};
+use crate::sandbox::Verdict;
 
 /// Who gave an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,16 @@ pub enum CallError {
         /// How long the caller waited.
         limit: Duration,
     },
+    /// The process it ran in ended, before or during the call.
+    #[error("plugin {plugin} {version}: {verdict}", version = served_by.version)]
+    Ended {
+        /// The plugin.
+        plugin: PluginName,
+        /// How it ended.
+        verdict: Arc<Verdict>,
+        /// What ran in it.
+        served_by: ServedBy,
+    },
     /// The runtime gave up on the call's task ([`call_async`] only).
     ///
     /// [`call_async`]: https://docs.rs/tokio/latest/tokio/task/fn.spawn_blocking.html
@@ -137,7 +149,7 @@ pub enum CallError {
 impl CallError {
     /// Stable code for programs, metrics and logs.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::NotLoaded { .. } => "call.not_loaded",
             Self::Quarantined { .. } => "call.quarantined",
@@ -148,6 +160,7 @@ impl CallError {
             Self::RequestTooLarge { .. } => "call.request_too_large",
             Self::ReplyTooLarge { .. } => "call.reply_too_large",
             Self::SerialWait { .. } => "call.serial_wait",
+            Self::Ended { verdict, .. } => verdict.code(),
             Self::Abandoned { .. } => "call.abandoned",
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::ids::{Digest, GenerationId, PluginName, PluginVersion};
 use crate::lifecycle::{FirstCall, Operation, ReloadReceipt, Stage, as_millis};
 use crate::probation::Evidence;
+use crate::sandbox::Verdict;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -100,6 +101,18 @@ pub enum LifecycleEvent {
         generation: GenerationId,
         /// What it said, or that it said nothing.
         reason: String,
+    },
+    /// The process of a generation ended by itself, or was killed for what it did.
+    WorkerEnded {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version.
+        version: PluginVersion,
+        /// The generation.
+        generation: GenerationId,
+        /// How it ended.
+        #[serde(flatten)]
+        verdict: Verdict,
     },
     /// A plugin will be restarted.
     RestartDue {

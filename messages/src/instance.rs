@@ -1,10 +1,12 @@
 //! The one contract that every isolation tier fulfils: an initialised instance that can be called.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::Digest;
 use crate::limits::MESSAGE_BYTES_MAX;
+use crate::sandbox::{Isolation, Usage, Verdict};
 
 /// What a tier hands to the actors: one initialised instance of an image.
 ///
@@ -50,7 +52,31 @@ pub trait Instance: Send + Sync + fmt::Debug {
 
     /// What is mapped or running, for receipts.
     fn evidence(&self) -> &ImageEvidence;
+
+    /// Tells once when the instance ends by itself, or by what it did: at once when it has already. Never for one that
+    /// was shut down. An instance in the host's own process cannot.
+    fn on_end(&self, told: OnEnd) {
+        drop(told);
+    }
+
+    /// How it is confined; `None` in the host's own process.
+    fn isolation(&self) -> Option<&Isolation> {
+        None
+    }
+
+    /// What it has used, as far as its tier can tell.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    /// Ends it at once, without a hook, whatever is inside. In the host's own process nobody can.
+    fn abandon(&self, after: Duration) {
+        let _nothing_to_be_done = after;
+    }
 }
+
+/// Told how an instance ended.
+pub type OnEnd = Box<dyn FnOnce(Arc<Verdict>) + Send>;
 
 /// Which of the state hooks an instance has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,7 +115,7 @@ pub struct ImageEvidence {
 }
 
 /// How a call ended, as the plugin ABI tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallStatus {
     /// 0: the reply is the answer.
     Ok,
@@ -103,6 +129,8 @@ pub enum CallStatus {
     ReplyTooLarge,
     /// Any other return code: a fault of the plugin.
     Fault(i32),
+    /// The process it ran in ended, before or during the call. One verdict for everybody who was inside.
+    Ended(Arc<Verdict>),
 }
 
 /// Why a hook did not succeed.
@@ -134,6 +162,12 @@ pub enum HookError {
     TooLarge {
         /// The cap.
         max: usize,
+    },
+    /// The process it ran in ended.
+    #[error("{verdict}")]
+    Ended {
+        /// How.
+        verdict: Arc<Verdict>,
     },
     /// The hook's thread could not be started, or died.
     #[error("the hook's thread failed: {what}")]
@@ -175,6 +209,17 @@ impl<'a> ReplyBuffer<'a> {
         }
         self.bytes.extend_from_slice(chunk);
         true
+    }
+
+    /// Where `len` bytes can be appended at once; `None` when they would go over the cap.
+    #[must_use]
+    pub fn room(&mut self, len: usize) -> Option<&mut Vec<u8>> {
+        let used = self.bytes.len() - self.start;
+        if self.overflowed || len > self.cap - used {
+            self.overflowed = true;
+            return None;
+        }
+        Some(self.bytes)
     }
 
     /// Whether a write was ever refused.

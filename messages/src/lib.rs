@@ -14,6 +14,7 @@
 //! | [`lifecycle`] | load, reload, rollback, unload: requests, receipts, errors |
 //! | [`call`] | answers and errors of a call |
 //! | [`event`] | what subscribers are told |
+//! | [`sandbox`] | worker processes: limits, confinement, how they end |
 //! | [`probation`] | how a new version is judged |
 //! | [`audit`] | the records of the tamper-evident log |
 //! | [`mailbox`] | bounded queues with a role, asks with a limit |
@@ -29,4 +30,5 @@ pub mod limits;
 pub mod mailbox;
 pub mod manifest;
 pub mod probation;
+pub mod sandbox;
 pub mod strict_json;

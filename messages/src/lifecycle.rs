@@ -10,6 +10,7 @@ use crate::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
 use crate::instance::HookError;
 use crate::manifest::Manifest;
 use crate::probation::Evidence;
+use crate::sandbox::SandboxError;
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -136,6 +137,23 @@ pub enum MapError {
     },
 }
 
+impl MapError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Loader { .. } => "map.loader",
+            Self::NotTheVerifiedImage { .. } => "map.not_the_verified_image",
+            Self::DescriptorChanged { .. } => "map.descriptor_changed",
+            Self::NullEntry { .. } => "map.null_entry",
+            Self::LoaderStuck { .. } => "map.loader_stuck",
+            Self::TooManyImages { .. } => "map.too_many_images",
+            Self::Deadline { .. } => "map.deadline",
+            Self::Thread { .. } => "map.thread",
+        }
+    }
+}
+
 /// What a self-test or health check found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
@@ -209,12 +227,15 @@ impl HandOverError {
 
     /// Stable code.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Leased { .. } => "state.leased",
             Self::Save(HookError::TooLarge { .. }) => "state.too_large",
             Self::Save(HookError::Deadline { .. }) => "state.save_deadline",
             Self::Save(HookError::Refused { .. }) => "state.save_refused",
+            Self::Save(HookError::Ended { verdict }) | Self::Take(HookError::Ended { verdict }) => {
+                verdict.code()
+            }
             Self::Save(HookError::Fault { .. } | HookError::Missing | HookError::Thread { .. }) => {
                 "state.save_fault"
             }
@@ -245,6 +266,14 @@ pub enum LoadError {
         plugin: PluginName,
         /// Why.
         error: MapError,
+    },
+    /// Its worker process could not be had, or did not come to serve.
+    #[error("plugin {plugin}: {error}")]
+    Sandbox {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why.
+        error: SandboxError,
     },
     /// Its init hook failed.
     #[error("plugin {plugin} {version}: init: {error}")]
@@ -452,16 +481,8 @@ impl LoadError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused(error) => error.code(),
-            Self::Map { error, .. } => match error {
-                MapError::Loader { .. } => "map.loader",
-                MapError::NotTheVerifiedImage { .. } => "map.not_the_verified_image",
-                MapError::DescriptorChanged { .. } => "map.descriptor_changed",
-                MapError::NullEntry { .. } => "map.null_entry",
-                MapError::LoaderStuck { .. } => "map.loader_stuck",
-                MapError::TooManyImages { .. } => "map.too_many_images",
-                MapError::Deadline { .. } => "map.deadline",
-                MapError::Thread { .. } => "map.thread",
-            },
+            Self::Map { error, .. } => error.code(),
+            Self::Sandbox { error, .. } => error.code(),
             Self::Init { error, .. } => match error {
                 HookError::Refused { .. } => "init.refused",
                 HookError::Fault { .. } => "init.fault",
@@ -469,6 +490,7 @@ impl LoadError {
                 HookError::Missing => "init.missing",
                 HookError::TooLarge { .. } => "init.too_large",
                 HookError::Thread { .. } => "init.thread",
+                HookError::Ended { verdict } => verdict.code(),
             },
             Self::Probe { error, .. } => match error {
                 ProbeError::Health(_) => "probe.health",

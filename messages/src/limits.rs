@@ -13,8 +13,45 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const HOOK_MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Longest line a plugin may log; the rest is cut.
 pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+/// Log lines one instance may write in a second, and at once; the rest is dropped and counted.
+pub const LOG_LINES_PER_SECOND: u32 = 1_000;
 /// Distinct counter names one plugin may create: they become metric labels.
 pub const PLUGIN_COUNTERS_MAX: usize = 64;
+
+/// How long a call in a process or wasm plugin may take, unless configured otherwise.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest call deadline that may be configured.
+pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(3_600);
+
+// === Worker processes ===
+
+/// Memory of a worker process, unless configured otherwise: "default 256 MiB".
+pub const MEMORY_BYTES: u64 = 256 << 20;
+/// The most memory a worker may be given: "configurable to 2 GiB, more refused".
+pub const MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// The least: the worker's own libraries, stacks and heap take about half of it.
+pub const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// CPU of a worker in percent of one core, unless configured otherwise.
+pub const CPU_PERCENT: u32 = 100;
+/// The most that may be configured: 64 cores.
+pub const CPU_PERCENT_MAX: u32 = 6_400;
+/// Processes and threads of a worker, its own included, unless configured otherwise.
+pub const WORKER_PIDS: u32 = 16;
+/// The most that may be configured.
+pub const WORKER_PIDS_MAX: u32 = 1_024;
+/// Calls that run at once in one worker, unless configured otherwise.
+pub const WORKER_CALLS: u32 = 4;
+/// The most that may be configured: each has 128 MiB of address space for its messages.
+pub const WORKER_CALLS_MAX: u32 = 16;
+/// Workers kept ready: "warm pool, default 2".
+pub const WORKER_POOL: usize = 2;
+/// Setting up a worker, from the request to where it waits for a plugin.
+pub const WORKER_SETUP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long somebody who waits for a hook of another process waits beyond the hook's own deadline: whoever is killed at
+/// the deadline is to be told so, not given up on.
+pub const HOOK_KILL_GRACE: Duration = Duration::from_millis(250);
+/// How often workers are looked at whose memory no cgroup caps.
+pub const MEMORY_WATCH_PERIOD: Duration = Duration::from_millis(10);
 
 // === Admission ===
 

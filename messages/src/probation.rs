@@ -85,6 +85,8 @@ pub enum Fault {
     Hangs,
     /// Its health check failed.
     Health,
+    /// Its process ended.
+    Ended,
     /// Another member of the set it was reloaded with was swapped back.
     Set,
 }
@@ -99,6 +101,7 @@ impl Fault {
             Self::Latency => "probation.latency",
             Self::Hangs => "probation.hangs",
             Self::Health => "probation.health",
+            Self::Ended => "probation.ended",
             Self::Set => "probation.set",
         }
     }

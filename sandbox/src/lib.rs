@@ -26,3 +26,4 @@
 pub mod admission;
 pub mod machine;
 pub mod native;
+pub mod process;

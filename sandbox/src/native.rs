@@ -32,11 +32,15 @@ mod services;
 mod sink;
 
 pub use exit::end_process;
+pub(crate) use image::Entries;
 pub use image::Image;
 pub use loader::{loader_stuck, map, mapped_images};
 pub use proof::resident_bytes;
+pub(crate) use proof::{build_id_of, entries_in_memory};
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};
+pub(crate) use services::{admits_counter, clean_text, counter_name, guarded, prefix};
 pub use sink::refused_writes;
+pub(crate) use sink::{Target, lend};
 
 #[cfg(test)]
 mod tests;

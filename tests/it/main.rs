@@ -20,6 +20,7 @@ mod lifecycle;
 mod no_code_ran;
 mod overload;
 mod probation;
+mod process;
 mod program;
 mod scaffold;
 mod sets;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
 use themis_kernel::admission::{self, NameSet, SigningKey, TrustedKey};
 use themis_kernel::admit::AdmitErrorKind;
+use themis_kernel::config::Program;
 use themis_kernel::ids::{Digest, PluginName, Tier};
 use themis_kernel::instance::Instance;
 use themis_kernel::{Config, Kernel};
@@ -294,6 +295,7 @@ impl Site {
         config.allow = NameSet::Any;
         config.trusted_in_process = names.collect();
         config.default_tier = Tier::InProcess;
+        config.workers.program = Program::At(worker_program());
         config.trusted_keys = vec![TrustedKey {
             label: "test".to_owned(),
             key: self.key.public_key(),
@@ -329,6 +331,18 @@ impl Site {
     pub fn start(&self, trusted: &[&str]) -> Kernel {
         Kernel::start_blocking(self.config(trusted)).expect("the kernel starts")
     }
+}
+
+/// The program of worker processes, beside the running one.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn worker_program() -> PathBuf {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let built = own.ancestors().skip(1).map(|dir| dir.join("themis-worker"));
+    let found = built.take(3).find(|path| path.is_file());
+    found.expect("themis-worker is built with the workspace")
 }
 
 /// Makes a directory and its parents, not writable by others whatever the umask.

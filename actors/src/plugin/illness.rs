@@ -11,6 +11,8 @@ use themis_messages::event::LifecycleEvent;
 use themis_messages::ids::{Digest, GenerationId, PluginVersion};
 use themis_messages::instance::HookError;
 use themis_messages::lifecycle::{Quarantine, ReleaseError};
+use themis_messages::probation::Fault;
+use themis_messages::sandbox::Verdict;
 
 use super::PluginActor;
 use super::failures::Decision;
@@ -66,7 +68,51 @@ impl PluginActor {
         let plugin = self.slot.name().clone();
         let unwell = LifecycleEvent::Unwell { plugin, generation, reason: reason.clone() };
         self.environment.events.emit(unwell);
-        if !self.unwell_on_trial(generation) {
+        if !self.failed_on_trial(generation, Fault::Health) {
+            self.decide(generation, &reason);
+        }
+    }
+
+    /// Has the end of what serves told; and what it replaced is of no use for a rollback if it has ended.
+    pub(super) fn watch_end(&mut self, generation: GenerationId) {
+        if let Some(serves) = self.ledger.generations.get(&generation) {
+            let slot = self.slot;
+            let told = move |verdict| slot.tell(PluginFact::Ended { generation, verdict });
+            serves.instance.on_end(Box::new(told));
+        }
+        let previous = self.ledger.machine.previous();
+        if let Some(ended) = previous.filter(|it| self.ledger.ended.contains(it)) {
+            self.take_note(Event::Lost(ended));
+        }
+    }
+
+    /// The process of a generation is gone. What serves is restarted, or swapped back while it is on probation; what was
+    /// kept for a rollback is of no use any more.
+    pub(super) fn ended(&mut self, generation: GenerationId, verdict: &Verdict) {
+        let Some(ended) = self.ledger.generations.get(&generation).map(Arc::clone) else { return };
+        self.ledger.ended.insert(generation);
+        let plugin = self.slot.name().clone();
+        tracing::error!(%plugin, %generation, code = verdict.code(), %verdict, "a worker ended");
+        metrics::counter!(
+            "themis_worker_ends_total",
+            "plugin" => plugin.to_string(), "reason" => verdict.reason()
+        )
+        .increment(1);
+        let mut entry = self.entry(AuditEvent::WorkerEnd, AuditOutcome::Failed, "kernel");
+        super::describe(&mut entry, Some(&ended));
+        entry.code = Some(verdict.code().to_owned());
+        entry.reason = Some(verdict.to_string());
+        self.environment.note(entry);
+        let (version, verdict) = (ended.version().clone(), verdict.clone());
+        let (reason, verdict_is_its_own) = (verdict.to_string(), verdict.is_its_own());
+        let told = LifecycleEvent::WorkerEnded { plugin, version, generation, verdict };
+        self.environment.events.emit(told);
+        if self.ledger.machine.current() != Some(generation) {
+            return self.take_note(Event::Lost(generation));
+        }
+        self.ledger.unwell = Some(reason.clone());
+        // What somebody else did to it says nothing about the version.
+        if !verdict_is_its_own || !self.failed_on_trial(generation, Fault::Ended) {
             self.decide(generation, &reason);
         }
     }

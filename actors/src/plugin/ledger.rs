@@ -1,6 +1,6 @@
 //! What is known of one plugin, published after every message: its next actor goes on from it, and readers see it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub struct Ledger {
     pub(super) trial: Option<Trial>,
     pub(super) failures: Failures,
     pub(super) quarantined: BTreeMap<Digest, Quarantine>,
+    /// Generations whose process is gone.
+    pub(super) ended: BTreeSet<GenerationId>,
     /// Why nothing serves, when that is so.
     pub(super) out_of_service: Option<String>,
     /// What the last health check of the serving generation found wrong.

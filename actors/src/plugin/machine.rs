@@ -34,6 +34,8 @@ pub enum Event {
     Stuck(GenerationId),
     /// A hook of this generation does not end: it may serve on, and is never shut down.
     Pin(GenerationId),
+    /// The process of this generation is gone: what it was kept for it cannot do.
+    Lost(GenerationId),
     /// The last caller left a closed stint of this generation.
     Drained(GenerationId),
     /// Its shutdown hook is over, one way or the other.
@@ -150,6 +152,7 @@ impl Machine {
             Event::Withdraw(generation) => self.withdraw(generation),
             Event::Stuck(generation) => Ok(self.stuck(generation)),
             Event::Pin(generation) => Ok(self.pin(generation)),
+            Event::Lost(generation) => Ok(self.lost(generation)),
             Event::Drained(generation) => Ok(self.drained(generation)),
             Event::Ended(generation) => Ok(self.ended(generation)),
         }
@@ -238,6 +241,18 @@ impl Machine {
             self.close_current();
             self.current = None;
             return vec![Effect::Publish(None)];
+        }
+        Vec::new()
+    }
+
+    /// What serves stays published: its callers are told how it ended until something takes its place.
+    fn lost(&mut self, generation: GenerationId) -> Vec<Effect> {
+        if self.previous == Some(generation) {
+            self.previous = self.parked.take();
+            return self.retire(Some(generation)).into_iter().collect();
+        }
+        if self.parked == Some(generation) {
+            return self.retire(Some(generation)).into_iter().collect();
         }
         Vec::new()
     }

@@ -10,6 +10,7 @@ use themis_messages::lifecycle::{
 };
 use themis_messages::mailbox::Reply;
 use themis_messages::probation::Evidence;
+use themis_messages::sandbox::Verdict;
 
 use super::ledger::{Claim, Set};
 use crate::generation::Generation;
@@ -180,6 +181,13 @@ pub enum PluginFact {
         generation: GenerationId,
         /// How it went.
         outcome: Result<(), HookError>,
+    },
+    /// The process of a generation ended by itself, or by what it did.
+    Ended {
+        /// Whose.
+        generation: GenerationId,
+        /// How.
+        verdict: Arc<Verdict>,
     },
     /// The wait before a restart is over.
     RestartDue {

@@ -67,16 +67,16 @@ impl PluginActor {
         self.environment.events.emit(LifecycleEvent::Settled { plugin, generation, evidence });
     }
 
-    /// A health check failed on probation: that alone decides it.
-    pub(super) fn unwell_on_trial(&mut self, generation: GenerationId) -> bool {
+    /// A health check failed on probation, or its process ended: that alone decides it.
+    pub(super) fn failed_on_trial(&mut self, generation: GenerationId, fault: Fault) -> bool {
         let Some(trial) = self.ledger.trial.as_ref().filter(|it| it.generation == generation)
         else {
             return false;
         };
         let (before, confirmed) = (trial.before.clone(), trial.confirmed);
         let Some(serving) = self.slot.current().filter(|_| confirmed) else { return false };
-        let evidence = evidence(Some(Fault::Health), before.as_deref(), &serving);
-        self.swap_back(generation, evidence, Fault::Health);
+        let evidence = evidence(Some(fault), before.as_deref(), &serving);
+        self.swap_back(generation, evidence, fault);
         true
     }
 

@@ -35,9 +35,10 @@ impl Candidate {
         Arc::clone(&self.generation)
     }
 
-    /// A thread is inside one of its hooks for good: it cannot be ended.
+    /// A thread is inside one of its hooks or calls: in this process for good, and it cannot be ended.
     pub(super) fn abandon(mut self) {
         self.owes_shutdown = false;
+        self.generation.instance.abandon(self.hook_deadline);
     }
 
     /// Shuts it down.

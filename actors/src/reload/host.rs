@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use themis_messages::ids::PluginName;
 use themis_messages::manifest::Manifest;
+use themis_messages::sandbox::{Isolation, Level};
 use themis_sandbox::admission::AdmittedPlugin;
 use themis_sandbox::native::{HostServices, LogLevel};
 
@@ -16,6 +18,19 @@ pub fn config(manifest: &Manifest, settings: &Settings) -> String {
         config.extend(own.clone());
     }
     serde_json::Value::Object(config).to_string()
+}
+
+/// Says loudly when a worker is not confined as well as it could be: a weaker guarantee is never silent.
+pub fn tell_isolation(plugin: &PluginName, isolation: &Isolation) {
+    let level = isolation.level;
+    metrics::gauge!("themis_isolation_level", "plugin" => plugin.to_string(), "level" => level.as_str())
+        .set(1.0);
+    if level > Level::A {
+        tracing::warn!(
+            %plugin, %level, missing = isolation.missing_text(),
+            "the plugin's worker is not fully confined; see `themis doctor`"
+        );
+    }
 }
 
 /// Logging goes to `tracing`, counting to `metrics`, both under the plugin's name.

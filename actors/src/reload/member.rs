@@ -8,20 +8,21 @@ use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{Digest, KeyId, PluginName, Tier, named_by_place};
 use themis_messages::instance::{CallStatus, HookError, Instance, ReplyBuffer};
 use themis_messages::lifecycle::{
-    HandOverError, KernelFault, LoadError, LoadRequest, MapError, Operation, ProbeError,
-    ReloadReceipt, StateOutcome,
+    HandOverError, KernelFault, LoadError, LoadRequest, Operation, ProbeError, ReloadReceipt,
+    StateOutcome,
 };
-use themis_messages::limits::{ADMIT_DEADLINE, ASK_DEADLINE, MAP_DEADLINE, PROBE_DEADLINE};
+use themis_messages::limits::{ADMIT_DEADLINE, ASK_DEADLINE, PROBE_DEADLINE};
 use themis_messages::mailbox::Reply;
 use themis_messages::manifest::Manifest;
+use themis_messages::sandbox::SandboxError;
 use themis_sandbox::admission::{self, AdmittedPlugin};
 use themis_sandbox::native;
 
 use super::candidate::Candidate;
-use super::{budget, host, out_of_order};
+use super::{budget, loading, out_of_order};
 use crate::catalog::CatalogMsg;
 use crate::environment::Environment;
-use crate::generation::{Again, Generation};
+use crate::generation::{Again, Generation, patience};
 use crate::handover;
 use crate::lease::Hold;
 use crate::plugin::{
@@ -141,7 +142,7 @@ impl Member {
     pub(super) async fn admit(&mut self, environment: &Arc<Environment>) -> Result<(), LoadError> {
         // New threads register thread-local destructors under the lock that the stuck constructor holds: nothing
         // below would end.
-        if let Some(by) = native::loader_stuck() {
+        if let (Some(by), false) = (native::loader_stuck(), self.is_restart_elsewhere()) {
             return Err(LoadError::LoaderStuck { by });
         }
         let (load, replaces) = match &self.target {
@@ -165,6 +166,11 @@ impl Member {
         self.origin = Some(Origin::of_admitted(&admitted));
         self.admitted = Some(Arc::new(admitted));
         Ok(())
+    }
+
+    /// Of what does not run in this process.
+    fn is_restart_elsewhere(&self) -> bool {
+        matches!(&self.target, Target::Again(generation) if generation.tier != Tier::InProcess)
     }
 
     pub(super) async fn claim(
@@ -197,7 +203,9 @@ impl Member {
         self.check_current(plugin, claimed.current.as_deref())?;
         self.current = claimed.current;
         let image = self.admitted.as_ref().map(|admitted| admitted.image.bytes());
-        let bytes = image.map_or(0, native::resident_bytes);
+        // What is mapped in a worker goes with it.
+        let stays = self.origin()?.tier == Tier::InProcess;
+        let bytes = image.filter(|_| stays).map_or(0, native::resident_bytes);
         budget::check(environment, slot, &self.origin()?.digest, bytes)
     }
 
@@ -223,29 +231,18 @@ impl Member {
         }
     }
 
-    /// Maps the image, unless it is a restart's, which is mapped.
+    /// Maps the image, unless it is a restart's, which is made anew with its instance.
     pub(super) async fn map(&mut self, environment: &Environment) -> Result<(), LoadError> {
         if self.again.is_some() {
             return Ok(());
         }
         // Kept until the answer: giving its memory back takes longer than anybody should wait for.
         let admitted = self.admitted.clone().ok_or_else(out_of_order)?;
-        let plugin = admitted.manifest.name.clone();
-        let services = host::services(&admitted);
-        let config = host::config(&admitted.manifest, &environment.settings);
-        let name = format!("map-{plugin}");
-        let mapped = work::run(&name, MAP_DEADLINE, move || native::map(&admitted)).await;
-        let mapped = match mapped {
-            Ok(mapped) => mapped,
-            Err(WorkError::Deadline { limit }) => Err(MapError::Deadline { limit }),
-            Err(error @ (WorkError::Spawn { .. } | WorkError::Panicked { .. })) => {
-                Err(MapError::Thread { what: error.to_string() })
-            }
-        };
-        let image = mapped.map_err(|error| LoadError::Map { plugin, error })?;
-        let (digest, bytes) = (image.evidence().digest, image.evidence().resident_bytes);
-        self.tell(PluginFact::Mapped { digest, bytes })?;
-        self.again = Some(Again::new(move || image.init(services.clone(), config.as_bytes())));
+        let mapped = loading::map(admitted, environment).await?;
+        if let Some((digest, bytes)) = mapped.for_good {
+            self.tell(PluginFact::Mapped { digest, bytes })?;
+        }
+        self.again = Some(mapped.again);
         Ok(())
     }
 
@@ -253,9 +250,10 @@ impl Member {
         let origin = self.origin()?.clone();
         let again = self.again.clone().ok_or_else(out_of_order)?;
         let limit = environment.settings.hook_deadline;
+        let until = patience(origin.tier, limit);
         let name = format!("hook-{}", origin.manifest.name);
         let initialising = again.clone();
-        let ready = work::run(&name, limit, move || initialising.init()).await;
+        let ready = work::run(&name, until, move || initialising.init()).await;
         let instance = ready.map_err(hook_error).and_then(|ready| ready).map_err(|error| {
             let (plugin, version) = (origin.manifest.name.clone(), origin.manifest.version.clone());
             LoadError::Init { plugin, version, error }
@@ -284,7 +282,7 @@ impl Member {
         let limit = environment.settings.hook_deadline;
         let instance = Arc::clone(&candidate.instance);
         let name = format!("hook-{plugin}");
-        let health = work::run(&name, limit, move || instance.health()).await;
+        let health = work::run(&name, candidate.patience(limit), move || instance.health()).await;
         let health = health.map_err(hook_error).and_then(|health| health);
         health.map_err(|error| failed(ProbeError::Health(error)))?;
         if candidate.manifest.self_test.is_empty() {
@@ -387,14 +385,18 @@ impl Member {
     pub(super) fn report(&mut self, error: &LoadError) {
         let counts = matches!(
             error,
-            LoadError::Map { .. } | LoadError::Init { .. } | LoadError::Probe { .. }
+            LoadError::Map { .. }
+                | LoadError::Init { .. }
+                | LoadError::Probe { .. }
+                | LoadError::Sandbox { error: SandboxError::Map(_) | SandboxError::Ended(_), .. }
         ) || matches!(error, LoadError::HandOver { error, .. } if error.is_takers_fault());
         let (Some(origin), Some((slot, _))) = (&self.origin, &self.claim) else { return };
         if !counts {
             return;
         }
-        let stuck = error.is_stuck();
-        if let Some(candidate) = self.candidate.take_if(|_| stuck) {
+        // In a process of its own it is ended, whatever it is doing.
+        let stuck = error.is_stuck() && origin.tier == Tier::InProcess;
+        if let Some(candidate) = self.candidate.take_if(|_| error.is_stuck()) {
             candidate.abandon();
         }
         slot.tell(PluginFact::LoadFailed {

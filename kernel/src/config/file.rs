@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::error::ConfigError;
 use super::source::Source;
 use super::watch::{self, BudgetToml, ProbationToml, StateToml, WatchdogToml};
+use super::workers::{self, WorkersToml};
 use super::{
     ADMIN_SOCKET, CALL_DEADLINE_MAX, CPU_PERCENT_MAX, Config, Limits, PluginConfig, PluginLimits,
     Require, WASM_MEMORY_BYTES_MAX,
@@ -52,6 +53,8 @@ struct ThemisToml {
     state: StateToml,
     #[serde(default)]
     budget: BudgetToml,
+    #[serde(default)]
+    workers: WorkersToml,
 }
 
 /// A plugin's name, or `"*"`.
@@ -153,6 +156,7 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
     });
     config.metrics_listen =
         file.metrics.listen.map(|address| loopback(source, &address)).transpose()?;
+    config.workers = workers::read(source, &file.workers)?;
     config.limits = limits(source, &file.limits)?;
     config.hook_deadline = deadline(source, &file.limits.hook_deadline_ms, HOOK_DEADLINE)?
         .unwrap_or(config.hook_deadline);

@@ -190,15 +190,10 @@ impl Policy {
         let why = match tier {
             Tier::InProcess if self.trusted_in_process.contains(name) => return Ok(tier),
             Tier::InProcess => return Err(AdmitError::NotTrustedInProcess { name: name.clone() }),
-            Tier::Process => {
-                "this release has no worker processes; to run the plugin inside the host, add its name \
-                 to `trusted_in_process` and set `tier = \"in-process\"` under [plugin.NAME] in \
-                 themis.toml"
-            }
+            Tier::Process => return Ok(tier),
             Tier::Wasm => {
-                "this release has no WebAssembly engine; to run a native build of the plugin inside \
-                 the host, add its name to `trusted_in_process` and set `tier = \"in-process\"` under \
-                 [plugin.NAME] in themis.toml"
+                "this release has no WebAssembly engine; a native build of the plugin runs in a worker \
+                 process: set `tier = \"process\"` under [plugin.NAME] in themis.toml"
             }
         };
         Err(AdmitError::TierUnavailable { name: name.clone(), tier, why })

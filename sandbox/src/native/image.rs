@@ -7,13 +7,13 @@ use themis_plugin::abi;
 
 /// The entries every plugin has, read once and checked to lie inside the image.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entries {
-    pub(super) init: abi::InitFn,
-    pub(super) call: abi::CallFn,
-    pub(super) health: Option<abi::PlainFn>,
-    pub(super) save_state: Option<abi::SaveStateFn>,
-    pub(super) reload: Option<abi::ReloadFn>,
-    pub(super) shutdown: abi::PlainFn,
+pub(crate) struct Entries {
+    pub(crate) init: abi::InitFn,
+    pub(crate) call: abi::CallFn,
+    pub(crate) health: Option<abi::PlainFn>,
+    pub(crate) save_state: Option<abi::SaveStateFn>,
+    pub(crate) reload: Option<abi::ReloadFn>,
+    pub(crate) shutdown: abi::PlainFn,
 }
 
 /// What is mapped for one digest, for good.

@@ -33,17 +33,11 @@ pub(super) fn prove(
     // SAFETY: the whole structure lies in a readable mapping of the image, which is never unmapped. Its
     // fields are integers, bytes and optional function pointers, for which any bits will do.
     let descriptor = unsafe { descriptor.read_unaligned() };
-    same_descriptor(&descriptor, described)?;
-    let entries = entries(&descriptor, &object)?;
+    let (entries, concurrency) = checked(&descriptor, described, &object)?;
     let build_id = object.build_id(&backed);
     if build_id != file_build_id(file.bytes()) {
         return Err(differs("its build id is another"));
     }
-    let concurrency = if descriptor.features & abi::THREAD_SAFE == 0 {
-        Concurrency::Serial
-    } else {
-        Concurrency::Parallel
-    };
     let evidence = ImageEvidence {
         digest: file.digest(),
         build_id: build_id.map(hex::encode),
@@ -53,6 +47,32 @@ pub(super) fn prove(
         resident_bytes: resident_bytes(file.bytes()),
     };
     Ok(Mapped { entries, concurrency, address, evidence })
+}
+
+/// Checks a descriptor in the memory of a process that has nobody to prove anything to: its image was mapped from a
+/// file that cannot change, and the constructors of that image may have changed what it says.
+pub(crate) fn entries_in_memory(
+    descriptor: *const abi::Descriptor,
+    described: &Descriptor,
+) -> Result<(Entries, Concurrency), MapError> {
+    let address = descriptor.addr();
+    let place = address..address.saturating_add(size_of::<abi::Descriptor>());
+    let object = Object::around(&place).ok_or_else(|| differs("its descriptor is in no image"))?;
+    // SAFETY: the whole structure lies in a loaded segment, which is never unmapped. Any bits will do for its fields.
+    let descriptor = unsafe { descriptor.read_unaligned() };
+    checked(&descriptor, described, &object)
+}
+
+fn checked(
+    descriptor: &abi::Descriptor,
+    described: &Descriptor,
+    object: &Object,
+) -> Result<(Entries, Concurrency), MapError> {
+    same_descriptor(descriptor, described)?;
+    let entries = entries(descriptor, object)?;
+    let thread_safe = descriptor.features & abi::THREAD_SAFE != 0;
+    let concurrency = if thread_safe { Concurrency::Parallel } else { Concurrency::Serial };
+    Ok((entries, concurrency))
 }
 
 fn differs(what: &str) -> MapError {
@@ -266,6 +286,11 @@ pub fn resident_bytes(bytes: &[u8]) -> u64 {
         offset.saturating_add(segment.p_memsz(LittleEndian)).div_ceil(PAGE).saturating_mul(PAGE)
     });
     private.fold(file, u64::saturating_add)
+}
+
+/// As [`file_build_id`], in hexadecimal.
+pub(crate) fn build_id_of(bytes: &[u8]) -> Option<String> {
+    file_build_id(bytes).map(hex::encode)
 }
 
 /// The build id in the file, when its linker put one in.

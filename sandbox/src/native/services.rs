@@ -36,7 +36,7 @@ pub enum LogLevel {
 
 impl LogLevel {
     /// Levels beyond the ABI's are taken as the nearest one: no line is lost for its level.
-    const fn from_abi(level: u32) -> Self {
+    pub(crate) const fn from_abi(level: u32) -> Self {
         match level {
             0 | abi::LOG_ERROR => Self::Error,
             abi::LOG_WARN => Self::Warn,
@@ -149,8 +149,13 @@ impl CounterNames {
     }
 }
 
+/// Whether a plugin in another process may count under this name: places are shared by all its generations.
+pub(crate) fn admits_counter(plugin: &PluginName, name: &str) -> bool {
+    CounterNames::of(plugin).admits(name)
+}
+
 /// Runs the host's side of a callback: a panic must not enter the plugin.
-pub(super) fn guarded<R>(otherwise: R, work: impl FnOnce() -> R) -> R {
+pub(crate) fn guarded<R>(otherwise: R, work: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(otherwise)
 }
 
@@ -158,7 +163,7 @@ pub(super) fn guarded<R>(otherwise: R, work: impl FnOnce() -> R) -> R {
 ///
 /// # Safety
 /// `slice` is valid for reads during `'a`, as the ABI promises.
-pub(super) unsafe fn prefix<'a>(slice: Slice, max: usize) -> &'a [u8] {
+pub(crate) unsafe fn prefix<'a>(slice: Slice, max: usize) -> &'a [u8] {
     if slice.ptr.is_null() || slice.len == 0 {
         return &[];
     }
@@ -167,7 +172,7 @@ pub(super) unsafe fn prefix<'a>(slice: Slice, max: usize) -> &'a [u8] {
 }
 
 /// Text from a plugin, fit for a log: invalid UTF-8 replaced, control characters blanked, a cut marked.
-pub(super) fn clean_text(bytes: &[u8], cut: bool) -> String {
+pub(crate) fn clean_text(bytes: &[u8], cut: bool) -> String {
     let whole = match std::str::from_utf8(bytes) {
         // A cut can fall into a character: that one is dropped.
         Err(error) if cut && error.error_len().is_none() => &bytes[..error.valid_up_to()],
@@ -231,7 +236,7 @@ unsafe extern "C" fn counter_add(ctx: *mut c_void, name: Slice, delta: u64) {
 }
 
 /// `[a-z0-9_]{1,64}`.
-fn counter_name(bytes: &[u8]) -> Option<&str> {
+pub(crate) fn counter_name(bytes: &[u8]) -> Option<&str> {
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
     let fits = (1..=COUNTER_NAME_BYTES_MAX).contains(&bytes.len());
     std::str::from_utf8(bytes).ok().filter(|_| fits && bytes.iter().all(allowed))

@@ -90,7 +90,7 @@ impl Ledger {
 }
 
 /// What can be lent. A number says for which kind it is, so that one sink's cannot be used with another's function.
-pub(super) trait Target {
+pub(crate) trait Target {
     /// Unlike that of any other kind; below the bits of a number.
     const KIND: usize;
 
@@ -128,7 +128,7 @@ impl Target for Message {
 }
 
 /// A sink that this thread has lent to a plugin, until this is dropped.
-pub(super) struct Loan<'a> {
+pub(crate) struct Loan<'a> {
     before: Open,
     structure: *const Reply,
     /// Of the thread that lends, and so never another one's: a pointer is not `Send`.
@@ -139,7 +139,7 @@ pub(super) struct Loan<'a> {
 
 /// Lends `target` to whatever this thread calls next.
 #[inline]
-pub(super) fn lend<T: Target>(target: &mut T) -> Loan<'_> {
+pub(crate) fn lend<T: Target>(target: &mut T) -> Loan<'_> {
     LEDGER.with(|ledger| {
         let fresh = ledger.fresh_number();
         let number = fresh as usize | T::KIND;
@@ -156,7 +156,7 @@ pub(super) fn lend<T: Target>(target: &mut T) -> Loan<'_> {
 
 impl Loan<'_> {
     /// What the plugin is given.
-    pub(super) fn as_ptr(&self) -> *const Reply {
+    pub(crate) fn as_ptr(&self) -> *const Reply {
         self.structure
     }
 }
@@ -190,7 +190,7 @@ unsafe extern "C" fn write<T: Target>(ctx: *mut c_void, chunk: Slice) -> i32 {
 }
 
 /// The bits of a number that say its kind.
-const KINDS: usize = 1 << (usize::BITS - 1);
+const KINDS: usize = 3 << (usize::BITS - 2);
 
 #[cfg(test)]
 mod tests {

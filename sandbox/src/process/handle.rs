@@ -1,0 +1,615 @@
+//! The host's side of one worker: turns of its slots, its end, and nothing that trusts what it writes.
+//!
+//! ```text
+//!          ┌────────── killed by us: deadline, memory, protocol ──────────┐
+//! LIVE ────┤                                                              ├──▶ ENDED(verdict): told once to everybody
+//!          └── crash noted, or the process's handle says that it ended ───┘
+//! LIVE ──stop──▶ STOPPED: killed without a verdict, nobody is told
+//! ```
+//!
+//! Whoever waits for a reply is woken when the worker ends, before the process is gone: taking its memory down takes as
+//! long as it has memory. A caller that sees the end first tells the others.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitIdOptions};
+use rustix::thread::futex;
+use themis_messages::instance::{OnEnd, ReplyBuffer};
+use themis_messages::limits::MESSAGE_BYTES_MAX;
+use themis_messages::sandbox::{Activity, Layers, Limits, Usage, Verdict};
+
+use super::cgroup::Group;
+use super::drain::Drain;
+use super::layout::{Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, arena};
+use super::shared::Region;
+use super::spin::Spin;
+use super::verdict::{Facts, Note, Status, judge};
+
+const LIVE: u32 = 0;
+const ENDED: u32 = 1;
+const STOPPED: u32 = 2;
+
+/// A sleeper looks whether the worker has ended this often: a hostile one can take back the word that wakes it.
+const LOOK: Duration = Duration::from_millis(50);
+/// What is kept of a worker's error output, for its verdict.
+pub(super) const STDERR_KEPT: usize = 4 << 10;
+
+/// What came back in a slot, with its numbers checked. The bytes are still in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) status: i32,
+    pub(super) len: usize,
+    pub(super) overflowed: bool,
+}
+
+/// There is no reply and there will be none. Without a verdict the worker was stopped on purpose.
+#[derive(Debug, Clone)]
+pub(super) struct Gone(pub(super) Option<Arc<Verdict>>);
+
+/// What a worker was started with.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) number: u64,
+    pub(super) pid: u32,
+    pub(super) process: OwnedFd,
+    pub(super) down: Region<Down>,
+    pub(super) up: Region<Up>,
+    pub(super) event: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) control: OwnedFd,
+    pub(super) group: Option<Group>,
+    pub(super) limits: Limits,
+    pub(super) layers: Layers,
+}
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) number: u64,
+    pub(super) pid: u32,
+    pub(super) limits: Limits,
+    pub(super) layers: Layers,
+    pub(super) process: OwnedFd,
+    pub(super) event: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) down: Region<Down>,
+    pub(super) up: Region<Up>,
+    /// Until the plugin was sent.
+    pub(super) control: Mutex<Option<OwnedFd>>,
+    group: Mutex<Option<Group>>,
+    state: AtomicU32,
+    verdict: OnceLock<Arc<Verdict>>,
+    listeners: Mutex<Vec<OnEnd>>,
+    /// Where what its plugin says goes, once it has one.
+    pub(super) drain: OnceLock<Drain>,
+    /// The last of its error output.
+    pub(super) stderr_kept: Mutex<Vec<u8>>,
+    /// Slots for calls that nobody uses, a bit each.
+    free: AtomicU32,
+    /// All of them.
+    slots: AtomicU32,
+    waiting: AtomicU32,
+    freed: (Mutex<()>, Condvar),
+    /// Held for a turn of slot 0.
+    hooks: Mutex<()>,
+    spin: Spin,
+    request_bytes: AtomicU64,
+    reply_bytes: AtomicU64,
+    /// The last usage seen of a process that is gone.
+    last_usage: Mutex<Usage>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("pid", &self.pid)
+            .field("state", &self.state)
+            .field("verdict", &self.verdict)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to one slot.
+pub(super) struct Seat<'a> {
+    worker: &'a Worker,
+    slot: usize,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.worker.free.fetch_or(1 << self.slot, Ordering::Release);
+        if self.worker.waiting.load(Ordering::SeqCst) > 0 {
+            let _queue = self.worker.freed.0.lock();
+            self.worker.freed.1.notify_one();
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            number: parts.number,
+            pid: parts.pid,
+            limits: parts.limits,
+            layers: parts.layers,
+            process: parts.process,
+            event: parts.event,
+            stderr: parts.stderr,
+            down: parts.down,
+            up: parts.up,
+            control: Mutex::new(Some(parts.control)),
+            group: Mutex::new(parts.group),
+            state: AtomicU32::new(LIVE),
+            verdict: OnceLock::new(),
+            listeners: Mutex::default(),
+            stderr_kept: Mutex::default(),
+            free: AtomicU32::new(0),
+            slots: AtomicU32::new(0),
+            drain: OnceLock::new(),
+            waiting: AtomicU32::new(0),
+            freed: (Mutex::new(()), Condvar::new()),
+            hooks: Mutex::new(()),
+            spin: Spin::default(),
+            request_bytes: AtomicU64::new(0),
+            reply_bytes: AtomicU64::new(0),
+            last_usage: Mutex::default(),
+        })
+    }
+
+    /// Opens slots for calls: the first, or all.
+    pub(super) fn open_slots(&self, parallel: bool) {
+        let calls = if parallel { self.limits.calls } else { 1 };
+        let slots = ((1 << calls) - 1) << 1;
+        self.slots.store(slots, Ordering::Release);
+        self.free.store(slots, Ordering::Release);
+    }
+
+    /// How it ended; `None` while it lives, and when it was stopped.
+    pub(super) fn verdict(&self) -> Option<Arc<Verdict>> {
+        self.verdict.get().cloned()
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.state.load(Ordering::Acquire) == LIVE
+    }
+
+    fn gone(&self) -> Gone {
+        Gone(self.verdict())
+    }
+
+    // === Turns ===
+
+    /// Runs a hook. One at a time; a health check waits for the hook before it.
+    pub(super) fn hook(
+        &self,
+        op: Op,
+        request: (&[u8], &[u8]),
+        limit: Duration,
+        activity: Activity,
+        reply: &mut Vec<u8>,
+    ) -> Result<Reply, Gone> {
+        let _turn = self.hooks.lock();
+        let overdue = Overdue { limit, activity };
+        let answered = self.turn(0, op, 0, request, &overdue)?;
+        self.take_reply(0, &answered, reply);
+        self.take_services();
+        Ok(answered)
+    }
+
+    /// Runs a call: waits for a seat, writes the request, waits for the reply and appends it.
+    pub(super) fn call(
+        &self,
+        method: u32,
+        request: &[u8],
+        reply: &mut ReplyBuffer<'_>,
+    ) -> Result<Reply, Gone> {
+        let limit = self.limits.call_deadline;
+        let seat = self.take_seat(limit)?;
+        let overdue = Overdue { limit, activity: Activity::Call };
+        let answered = self.turn(seat.slot, Op::Call, method, (request, &[]), &overdue)?;
+        if let Some(room) = reply.room(answered.len) {
+            self.take_reply(seat.slot, &answered, room);
+        }
+        self.request_bytes.fetch_add(request.len() as u64, Ordering::Relaxed);
+        self.reply_bytes.fetch_add(answered.len as u64, Ordering::Relaxed);
+        self.take_services();
+        Ok(answered)
+    }
+
+    fn take_seat(&self, limit: Duration) -> Result<Seat<'_>, Gone> {
+        if let Some(seat) = self.try_seat() {
+            return Ok(seat);
+        }
+        let until = Instant::now() + limit;
+        let mut queue = self.freed.0.lock();
+        loop {
+            // Said before the last look: whoever gives a seat back looks at this after.
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            let seat = self.try_seat();
+            let live = self.is_live();
+            if seat.is_none() && live {
+                self.freed.1.wait_for(&mut queue, LOOK);
+            }
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            match seat {
+                Some(seat) => return Ok(seat),
+                None if !live => return Err(self.gone()),
+                None if Instant::now() >= until => {
+                    return Err(self.overdue(&Overdue { limit, activity: Activity::Call }));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn try_seat(&self) -> Option<Seat<'_>> {
+        let mut free = self.free.load(Ordering::SeqCst);
+        loop {
+            let mut usable = free;
+            // The first has its thread since the plugin was mapped; others get theirs later, or never.
+            while usable != 0 {
+                let slot = usable.trailing_zeros() as usize;
+                if slot <= 1
+                    || self.up.header().slots[slot].sleep.ready.load(Ordering::Relaxed) != 0
+                {
+                    break;
+                }
+                usable &= usable - 1;
+            }
+            if usable == 0 {
+                return None;
+            }
+            let slot = usable.trailing_zeros() as usize;
+            let taken = free & !(1 << slot);
+            let swapped =
+                self.free.compare_exchange_weak(free, taken, Ordering::SeqCst, Ordering::SeqCst);
+            match swapped {
+                Ok(_) => return Some(Seat { worker: self, slot }),
+                Err(now) => free = now,
+            }
+        }
+    }
+
+    /// One turn of a slot that the caller has to itself.
+    fn turn(
+        &self,
+        slot: usize,
+        op: Op,
+        method: u32,
+        request: (&[u8], &[u8]),
+        overdue: &Overdue,
+    ) -> Result<Reply, Gone> {
+        if !self.is_live() {
+            return Err(self.gone());
+        }
+        let (down, up) = (&self.down.header().slots[slot], &self.up.header().slots[slot]);
+        let len = request.0.len() + request.1.len();
+        self.down.write(arena(slot), request.0);
+        self.down.write(arena(slot) + request.0.len(), request.1);
+        down.op.store(op as u32, Ordering::Relaxed);
+        down.method.store(method, Ordering::Relaxed);
+        down.request_len.store(len as u64, Ordering::Relaxed);
+        down.first_len.store(request.0.len() as u64, Ordering::Relaxed);
+        let spin = self.spin.begin();
+        down.spin.store(spin.rounds(), Ordering::Relaxed);
+        let before = down.turn.load(Ordering::Relaxed);
+        let turn = before.wrapping_add(1);
+        down.turn.store(turn, Ordering::SeqCst);
+        if up.sleep.asleep.swap(0, Ordering::SeqCst) != 0 {
+            let _ = futex::wake(&down.turn, futex::Flags::empty(), 1);
+        }
+        let met = spin.run(|| up.turn.load(Ordering::Acquire) != before);
+        if !met {
+            self.sleep(down, up, before, overdue)?;
+        }
+        let answered = self.answered(up, turn)?;
+        self.down.give_back(arena(slot), len);
+        Ok(answered)
+    }
+
+    /// Waits until the worker's side of the turn is not what it was.
+    fn sleep(
+        &self,
+        down: &DownSlot,
+        up: &UpSlot,
+        before: u32,
+        overdue: &Overdue,
+    ) -> Result<(), Gone> {
+        let until = Instant::now() + overdue.limit;
+        down.waiting.word.store(WAIT_FUTEX, Ordering::SeqCst);
+        let woken = loop {
+            if up.turn.load(Ordering::SeqCst) != before {
+                break Ok(());
+            }
+            if !self.is_live() {
+                break Err(self.gone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break Err(self.overdue(overdue));
+            }
+            let look = left.min(LOOK);
+            let look = futex::Timespec { tv_sec: 0, tv_nsec: i64::from(look.subsec_nanos()) };
+            match futex::wait(&up.turn, futex::Flags::empty(), before, Some(&look)) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+                Err(errno) => {
+                    break Err(self.broken(format!("its turn cannot be waited for: {errno}")));
+                }
+            }
+        };
+        down.waiting.word.store(WAIT_AWAKE, Ordering::SeqCst);
+        woken
+    }
+
+    /// Checks what stands in the slot, each number read once.
+    fn answered(&self, up: &UpSlot, turn: u32) -> Result<Reply, Gone> {
+        let seen = up.turn.load(Ordering::SeqCst);
+        if seen != turn {
+            return Err(self.not_its_turn(seen, turn));
+        }
+        let (status, len) =
+            (up.status.load(Ordering::Relaxed), up.reply_len.load(Ordering::Relaxed));
+        let overflowed = up.overflow.load(Ordering::Relaxed) != 0;
+        match usize::try_from(len) {
+            Ok(len) if len <= MESSAGE_BYTES_MAX => Ok(Reply { status, len, overflowed }),
+            Ok(_) | Err(_) => Err(self.broken(format!("a reply of {len} bytes"))),
+        }
+    }
+
+    fn take_reply(&self, slot: usize, answered: &Reply, reply: &mut Vec<u8>) {
+        self.up.read(arena(slot), answered.len, reply);
+        self.up.give_back(arena(slot), answered.len);
+    }
+
+    // === Ends ===
+
+    /// A turn that nobody asked for: the worker told that it is ending, or writes what it likes.
+    #[cold]
+    fn not_its_turn(&self, seen: u32, turn: u32) -> Gone {
+        if !self.is_live() {
+            return self.gone();
+        }
+        match self.note() {
+            Some(note) => {
+                self.take_stderr();
+                let facts = self.stderr_kept.lock().clone();
+                let verdict = judge(&Facts {
+                    status: Status::Unknown,
+                    note: Some(note),
+                    oom_kills: 0,
+                    memory_limit: self.limits.memory_bytes,
+                    stderr: &facts,
+                });
+                self.end(verdict);
+                self.gone()
+            }
+            None => self.broken(format!("turn {seen} was answered, not {turn}")),
+        }
+    }
+
+    #[cold]
+    fn broken(&self, what: String) -> Gone {
+        self.end(Verdict::ProtocolViolation { what });
+        self.gone()
+    }
+
+    #[cold]
+    fn overdue(&self, overdue: &Overdue) -> Gone {
+        self.end(Verdict::Deadline { what: overdue.activity, limit: overdue.limit });
+        self.gone()
+    }
+
+    /// What its handler noted, once the note is complete.
+    fn note(&self) -> Option<Note> {
+        let up = self.up.header();
+        if up.state.ending.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let signal = up.crash.signal.load(Ordering::SeqCst);
+        (signal > 0).then(|| Note {
+            signal,
+            syscall: up.crash.syscall.load(Ordering::SeqCst),
+            address: up.crash.address.load(Ordering::SeqCst),
+        })
+    }
+
+    /// Ends it with a verdict, unless it has ended: tells everybody, and kills what is left of it.
+    pub(super) fn end(&self, verdict: Verdict) {
+        if !self.settle(ENDED, Some(verdict)) {
+            return;
+        }
+        self.kill();
+    }
+
+    /// Ends it on purpose: nobody is told.
+    pub(super) fn stop(&self) {
+        if self.settle(STOPPED, None) {
+            self.kill();
+        }
+    }
+
+    /// Whether this was the first word about its end.
+    fn settle(&self, state: u32, verdict: Option<Verdict>) -> bool {
+        let verdict = verdict.map(Arc::new);
+        {
+            let mut listeners = self.listeners.lock();
+            // Under the lock, so that who listens later finds the verdict.
+            let first = self.state.load(Ordering::Acquire) == LIVE;
+            if !first {
+                return false;
+            }
+            *self.last_usage.lock() = self.measure();
+            if let Some(verdict) = &verdict {
+                drop(self.verdict.set(Arc::clone(verdict)));
+            }
+            self.state.store(state, Ordering::Release);
+            self.wake_everybody();
+            let listeners = std::mem::take(&mut *listeners);
+            for told in listeners {
+                if let Some(verdict) = &verdict {
+                    told(Arc::clone(verdict));
+                }
+            }
+        }
+        if let Some(verdict) = &verdict {
+            tracing::warn!(worker = self.pid, code = verdict.code(), %verdict, "a worker ended");
+        }
+        true
+    }
+
+    fn wake_everybody(&self) {
+        for slot in &self.up.header().slots {
+            // Who is about to sleep on the old number does not.
+            slot.turn.fetch_add(u32::MAX / 3, Ordering::SeqCst);
+            let _ = futex::wake(&slot.turn, futex::Flags::empty(), u32::MAX >> 1);
+        }
+        let _queue = self.freed.0.lock();
+        self.freed.1.notify_all();
+    }
+
+    /// Kills the process and everything it may have started. It may be gone already.
+    fn kill(&self) {
+        if let Some(group) = &*self.group.lock()
+            && let Err(error) = group.kill()
+        {
+            tracing::debug!(%error, "the group of a worker was not killed as one");
+        }
+        match rustix::process::pidfd_send_signal(&self.process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => tracing::error!(worker = self.pid, %errno, "a worker was not killed"),
+        }
+    }
+
+    /// Told once when it ends by itself; at once when it has.
+    pub(super) fn on_end(&self, told: OnEnd) {
+        let mut listeners = self.listeners.lock();
+        match (self.is_live(), self.verdict.get()) {
+            (true, _) => listeners.push(told),
+            (false, Some(verdict)) => told(Arc::clone(verdict)),
+            (false, None) => {}
+        }
+    }
+
+    /// The process is gone: takes its status, settles its verdict if nobody has, and removes its group.
+    pub(super) fn reap(&self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = wait(&self.process, options);
+        self.take_stderr();
+        let oom_kills = self.group.lock().as_ref().map_or(0, Group::oom_kills);
+        let stderr = self.stderr_kept.lock().clone();
+        let memory_limit = self.limits.memory_bytes;
+        let note = self.note();
+        let facts = Facts { status, note, oom_kills, memory_limit, stderr: &stderr };
+        self.settle(ENDED, Some(judge(&facts)));
+        if let Some(group) = self.group.lock().take()
+            && let Err(error) = group.remove()
+        {
+            tracing::warn!(%error, "the group of a worker was not removed");
+        }
+    }
+
+    /// The system kills for want of memory before the process is gone.
+    pub(super) fn look_at_memory_events(&self) {
+        let oom_kills = self.group.lock().as_ref().map_or(0, Group::oom_kills);
+        if oom_kills > 0 {
+            self.end(Verdict::MemoryLimit { limit: self.limits.memory_bytes });
+        }
+    }
+
+    /// Whether it uses more memory than it may, where no cgroup would notice.
+    pub(super) fn check_memory(&self) {
+        let limit = self.limits.memory_bytes;
+        if self.is_live() && self.resident_bytes().is_some_and(|bytes| bytes > limit) {
+            self.end(Verdict::MemoryLimit { limit });
+        }
+    }
+
+    // === Use ===
+
+    /// Its own memory, and what it has of the shared.
+    fn resident_bytes(&self) -> Option<u64> {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
+        let mut pages = statm.split(' ').skip(1).map(|field| field.parse::<u64>().unwrap_or(0));
+        let (resident, shared) = (pages.next()?, pages.next()?);
+        let own = resident.saturating_sub(shared) * 4_096;
+        Some(own + self.up.resident_bytes())
+    }
+
+    /// What it has used.
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = if self.is_live() { self.measure() } else { *self.last_usage.lock() };
+        usage.log_lines_dropped = self.drain.get().map_or(0, Drain::dropped);
+        usage.request_bytes = self.request_bytes.load(Ordering::Relaxed);
+        usage.reply_bytes = self.reply_bytes.load(Ordering::Relaxed);
+        usage
+    }
+
+    fn measure(&self) -> Usage {
+        let mut usage = super::usage::of_process(self.pid);
+        if let Some(group) = &*self.group.lock() {
+            let counted = group.usage();
+            usage.cpu = Some(counted.cpu);
+            usage.memory_bytes = counted.memory_bytes.or(usage.memory_bytes);
+            usage.memory_peak_bytes = counted.memory_peak_bytes.or(usage.memory_peak_bytes);
+        }
+        usage
+    }
+
+    pub(super) fn memory_events(&self) -> Option<OwnedFd> {
+        self.group.lock().as_ref()?.memory_events()
+    }
+
+    /// Takes what there is of its error output; answers how much that was.
+    pub(super) fn take_stderr(&self) -> usize {
+        let mut new = [0; 16 << 10];
+        let mut kept = self.stderr_kept.lock();
+        let read = rustix::io::read(&self.stderr, &mut new[..]).unwrap_or(0);
+        let new = &new[..read];
+        kept.extend_from_slice(new);
+        let surplus = kept.len().saturating_sub(STDERR_KEPT);
+        kept.drain(..surplus);
+        drop(kept);
+        if let (Some(drain), false) = (self.drain.get(), new.is_empty()) {
+            drain.stderr(new);
+        }
+        read
+    }
+
+    /// Takes what its plugin logged and counted.
+    pub(super) fn take_services(&self) {
+        if let Some(drain) = self.drain.get() {
+            drain.take(self.down.header(), self.up.header());
+        }
+    }
+
+    /// Whether a call or hook is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        let all = self.slots.load(Ordering::Relaxed);
+        self.free.load(Ordering::Relaxed) != all || self.hooks.is_locked()
+    }
+}
+
+/// A turn's limit, and what it was for.
+struct Overdue {
+    limit: Duration,
+    activity: Activity,
+}
+
+/// The status of a process that ended.
+fn wait(process: &OwnedFd, options: WaitIdOptions) -> Status {
+    use rustix::process::{WaitId, waitid};
+    // A worker sends no signal at its end, and is waited for as such.
+    let options = options | WaitIdOptions::from_bits_retain(libc::__WALL.unsigned_abs());
+    match waitid(WaitId::PidFd(process.as_fd()), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Status::Exited(code),
+            (None, Some(signal)) => Status::Killed(signal),
+            (None, None) => Status::Unknown,
+        },
+        Ok(None) | Err(_) => Status::Unknown,
+    }
+}
