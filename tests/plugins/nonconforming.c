@@ -2,8 +2,8 @@
  * initialised twice in this process. LEAKS: init leaves 1 MiB behind. CHATTY: answers methods it does not have.
  * BRITTLE: requests over 1,000 bytes end in a wild code. SPOILT: after a request that begins with 0xff it answers
  * nonsense. CLUMSY: answers nonsense when two calls are inside at once. SLOW: init takes three seconds. STUBBORN:
- * shutdown fails. LOSER: hands over a state that spoils the next instance. MOODY: every other call fails. DECAYS: the second instance
- * fails after its first calls. Method 1
+ * shutdown fails. LOSER: hands over a state that spoils the next instance. MOODY: every other call fails. DECAYS: an instance
+ * that was handed state fails after its first calls. Method 1
  * answers "right". */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #define NAME "nonconforming"
 #endif
 
-UNUSED static int inits, inside, spoilt, turns;
+UNUSED static int inits, inside, spoilt, turns, successor;
 /* Where everybody can see it, or the compiler leaves it out. */
 UNUSED char *volatile left;
 
@@ -65,7 +65,7 @@ static int32_t bad_call(void *instance, uint32_t method, themis_slice request,
     return themis_fail(reply, THEMIS_ERROR, "not now");
 #endif
 #ifdef DECAYS
-  if (inits > 1 && __atomic_add_fetch(&turns, 1, __ATOMIC_SEQ_CST) > 20)
+  if (successor && __atomic_add_fetch(&turns, 1, __ATOMIC_SEQ_CST) > 20)
     return themis_fail(reply, THEMIS_ERROR, "worn out");
 #endif
 #ifdef CLUMSY
@@ -85,7 +85,12 @@ UNUSED static int32_t bad_save(void *instance, const themis_reply *state) {
 UNUSED static int32_t bad_reload(void *instance, themis_slice from_version, themis_slice state,
                                  const themis_reply *message) {
   (void)from_version, (void)state, (void)message;
+#ifdef DECAYS
+  (void)instance;
+  __atomic_store_n(&successor, 1, __ATOMIC_SEQ_CST);
+#else
   __atomic_store_n((int *)instance, 1, __ATOMIC_SEQ_CST);
+#endif
   return THEMIS_OK;
 }
 
@@ -97,7 +102,7 @@ static int32_t bad_shutdown(void *instance) {
   return THEMIS_OK;
 }
 
-#ifdef LOSER
+#if defined(LOSER) || defined(DECAYS)
 #define SAVE bad_save
 #define RELOAD bad_reload
 #else

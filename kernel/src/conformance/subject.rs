@@ -14,6 +14,7 @@ use themis_messages::manifest::{MANIFEST_FILE, Manifest, SIGNATURE_FILE};
 use themis_sandbox::admission::{KeyError, NameSet, SignError, SigningKey, TrustedKey, sign_dir};
 
 use super::load::Oracle;
+use crate::config::Program;
 use crate::{Config, Kernel, PluginRef, StartError};
 
 /// For how long a reloaded version is watched in the check of that.
@@ -106,6 +107,19 @@ impl Subject {
     /// # Errors
     /// [`PrepareError`].
     pub fn prepare(dir: &Path, tier: Tier, effort: Effort) -> Result<Self, PrepareError> {
+        Self::prepare_with(dir, tier, effort, Program::Own)
+    }
+
+    /// As [`Subject::prepare`], with another program for worker processes than this one.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub fn prepare_with(
+        dir: &Path,
+        tier: Tier,
+        effort: Effort,
+        program: Program,
+    ) -> Result<Self, PrepareError> {
         let stage = tempfile::Builder::new()
             .prefix("themis-check-")
             .permissions(fs::Permissions::from_mode(0o700))
@@ -122,7 +136,8 @@ impl Subject {
         let place = root.join(&path);
         make_dir(&root.join(manifest.name.as_str()))?;
         fs::rename(&unsigned, &place).map_err(io(&place, "move the copy"))?;
-        let config = config(stage.path(), root, &manifest.name, tier, &key);
+        let mut config = config(stage.path(), root, &manifest.name, tier, &key);
+        config.workers.program = program;
         let kernel = Kernel::start_blocking(config).map_err(PrepareError::Start)?;
         Ok(Self { kernel, manifest, tier, effort, path, _stage: stage })
     }
