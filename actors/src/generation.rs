@@ -10,6 +10,7 @@ use themis_messages::limits::HOOK_KILL_GRACE;
 use themis_messages::manifest::Manifest;
 
 use crate::telemetry::Counted;
+use crate::usage::Sampled;
 
 /// Runs the init hook of a mapped image once more; it blocks for as long as that does.
 #[derive(Clone)]
@@ -63,6 +64,8 @@ pub struct Generation {
     pub instance: Arc<dyn Instance>,
     /// Makes another instance of the same image, for a restart.
     pub(crate) again: Again,
+    /// What was measured of its calls.
+    pub(crate) sampled: Sampled,
     /// Held for its drop.
     pub(crate) _counted: Counted,
 }

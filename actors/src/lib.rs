@@ -47,5 +47,6 @@ pub mod store;
 pub mod supervision;
 pub mod telemetry;
 pub mod tree;
+pub mod usage;
 pub mod watchdog;
 pub mod work;

@@ -317,7 +317,9 @@ impl PluginActor {
                 Effect::Publish(next) => swap = self.publish(next),
                 Effect::Shutdown(generation) => self.shut_down(generation),
                 Effect::Forget(generation) => {
-                    self.ledger.generations.remove(&generation);
+                    if let Some(forgotten) = self.ledger.generations.remove(&generation) {
+                        telemetry::count_usage(&forgotten);
+                    }
                     self.ledger.ended.remove(&generation);
                 }
             }

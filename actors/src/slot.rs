@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use themis_messages::call::{CallError, Method, ServedBy};
-use themis_messages::ids::PluginName;
+use themis_messages::ids::{PluginName, Tier};
 use themis_messages::instance::{CallStatus, ReplyBuffer};
 use themis_messages::lifecycle::{PluginInfo, PluginState};
 use themis_messages::limits::{LATENCY_SAMPLE, MESSAGE_BYTES_MAX};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::generation::Generation;
 use crate::lease::{HeldServing, Serving, Visit};
 use crate::plugin::{Ledger, PluginFact, PluginMsg};
+use crate::usage;
 
 /// One plugin as its callers see it.
 #[derive(Debug)]
@@ -174,11 +175,14 @@ impl Slot {
         request: &[u8],
         reply: &mut Vec<u8>,
     ) -> Result<ServedBy, CallError> {
-        let started = count.is_multiple_of(u64::from(LATENCY_SAMPLE)).then(Instant::now);
+        let sampled = count.is_multiple_of(u64::from(LATENCY_SAMPLE));
+        let started = sampled.then(|| (Instant::now(), usage::thread_cpu()));
         let start = reply.len();
         let outcome = self.try_call(serving, method, request, reply);
-        if let Some(started) = started {
+        if let Some((started, cpu)) = started {
             self.time(serving, method, started.elapsed(), outcome.is_ok());
+            let cpu = usage::thread_cpu().saturating_sub(cpu);
+            serving.generation.sampled.add(cpu, request.len(), reply.len() - start);
         }
         match outcome {
             Ok(()) => Ok(served_by(&serving.generation)),
@@ -241,7 +245,8 @@ impl Slot {
     /// Tells the actor once; it takes the generation out of service.
     fn report_stuck(&self, serving: &Serving) -> CallError {
         let limit = self.serial_wait;
-        if serving.report_stuck() {
+        // In a process of its own what does not end is ended.
+        if serving.generation.tier == Tier::InProcess && serving.report_stuck() {
             self.tell(PluginFact::CallStuck { generation: serving.generation.id, limit });
         }
         CallError::SerialWait { plugin: self.name.clone(), limit }
@@ -304,6 +309,8 @@ impl Slot {
             version: generation.map(|it| it.version().clone()),
             previous: ledger.previous().map(|it| it.version().clone()),
             tier: generation.map(|it| it.tier),
+            isolation: generation.and_then(|it| it.instance.isolation().cloned()),
+            usage: generation.map(|it| it.usage()),
             state,
             quarantine: ledger.out_of_service().map(str::to_owned),
             generation: generation.map(|it| it.id),

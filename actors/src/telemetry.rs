@@ -9,6 +9,7 @@ use strum::IntoEnumIterator as _;
 use themis_messages::ids::{PluginName, PluginVersion};
 use themis_messages::lifecycle::Retention;
 use themis_messages::mailbox::Watched as _;
+use themis_messages::sandbox::{Level, Usage};
 
 use crate::environment::Environment;
 use crate::generation::Generation;
@@ -83,6 +84,34 @@ pub fn describe() {
     describe_counter!("themis_audit_records_total", "Records written to the audit log");
     describe_counter!("themis_audit_lost_total", "Records the audit log could not take");
     describe_counter!("themis_plugin_counter_total", "What plugins count themselves");
+    describe_usage();
+}
+
+/// Of both tiers alike; in the host's own process estimated from sampled calls.
+fn describe_usage() {
+    describe_counter!("themis_plugin_cpu_microseconds_total", "Time on a CPU, by plugin and tier");
+    describe_gauge!("themis_plugin_memory_bytes", Unit::Bytes, "Memory in use, by plugin and tier");
+    describe_gauge!(
+        "themis_plugin_memory_peak_bytes",
+        Unit::Bytes,
+        "The most memory the serving generation has used, by plugin and tier"
+    );
+    describe_counter!("themis_plugin_page_faults_total", "Page faults of worker processes");
+    describe_counter!("themis_plugin_request_bytes_total", "Bytes of requests");
+    describe_counter!("themis_plugin_reply_bytes_total", "Bytes of replies");
+    describe_counter!(
+        "themis_plugin_log_lines_dropped_total",
+        "Log lines dropped because a plugin wrote too many"
+    );
+    describe_gauge!(
+        "themis_isolation_level",
+        "1 for the level that a plugin's worker is confined at: A (full) to D"
+    );
+    describe_counter!(
+        "themis_worker_ends_total",
+        "Worker processes that ended by themselves or were killed, by plugin and reason"
+    );
+    describe_gauge!("themis_workers", "Worker processes, those that are kept ready included");
 }
 
 /// The latency histogram of one version.
@@ -113,6 +142,31 @@ fn errors_total(name: &PluginName, version: &PluginVersion) -> metrics::Counter 
     counter!("themis_call_errors_total", "plugin" => name.to_string(), "version" => version)
 }
 
+/// Adds what a generation has used since this was last asked.
+pub fn count_usage(generation: &Generation) {
+    let now = generation.usage();
+    let mut folded = generation.sampled.folded.lock();
+    let labels =
+        [("plugin", generation.name().to_string()), ("tier", generation.tier.as_str().to_owned())];
+    let micros = |usage: &Usage| {
+        usage.cpu.map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX))
+    };
+    let grown = |now: u64, before: u64| now.saturating_sub(before);
+    counter!("themis_plugin_cpu_microseconds_total", &labels)
+        .increment(grown(micros(&now), micros(&folded)));
+    counter!("themis_plugin_request_bytes_total", &labels)
+        .increment(grown(now.request_bytes, folded.request_bytes));
+    counter!("themis_plugin_reply_bytes_total", &labels)
+        .increment(grown(now.reply_bytes, folded.reply_bytes));
+    counter!("themis_plugin_log_lines_dropped_total", &labels)
+        .increment(grown(now.log_lines_dropped, folded.log_lines_dropped));
+    if let Some(faults) = now.page_faults {
+        counter!("themis_plugin_page_faults_total", &labels)
+            .increment(grown(faults, folded.page_faults.unwrap_or(0)));
+    }
+    *folded = now;
+}
+
 /// Brings counters and gauges that are kept elsewhere up to date, before a scrape.
 pub fn refresh(environment: &Environment) {
     let slots = environment.directory.slots();
@@ -121,10 +175,14 @@ pub fn refresh(environment: &Environment) {
         if let Some(stint) = slot.current() {
             serving += 1;
             count_stint(&stint);
+            count_usage(&stint.generation);
         }
         refresh_plugin(slot);
     }
     gauge!("themis_plugins").set(serving);
+    if let Ok(workers) = &environment.settings.workers.workers {
+        gauge!("themis_workers").set(as_float(workers.running() as u64));
+    }
     let bytes = slots.iter().map(|slot| slot.ledger().all_image_bytes()).sum();
     gauge!("themis_image_bytes").set(as_float(bytes));
     let images = u32::try_from(themis_sandbox::native::mapped_images()).unwrap_or(u32::MAX);
@@ -148,6 +206,17 @@ fn refresh_queue(role: &'static str, depth: usize, refused: u64) {
 fn refresh_plugin(slot: &Slot) {
     let name = slot.name().to_string();
     let info = slot.info();
+    let usage = info.usage.unwrap_or_default();
+    let tier = info.tier.map_or("none", |tier| tier.as_str());
+    let labels = [("plugin", name.clone()), ("tier", tier.to_owned())];
+    gauge!("themis_plugin_memory_bytes", &labels).set(as_float(usage.memory_bytes.unwrap_or(0)));
+    gauge!("themis_plugin_memory_peak_bytes", &labels)
+        .set(as_float(usage.memory_peak_bytes.unwrap_or(0)));
+    for level in [Level::A, Level::B, Level::C, Level::D] {
+        let has = info.isolation.as_ref().is_some_and(|it| it.level == level);
+        let labels = [("plugin", name.clone()), ("level", level.as_str().to_owned())];
+        gauge!("themis_isolation_level", &labels).set(u8::from(has));
+    }
     gauge!("themis_in_flight_calls", "plugin" => name.clone()).set(as_float(info.in_flight));
     for reason in Retention::iter() {
         let kept = || info.budget.generations.iter().filter(|it| it.reason == reason);

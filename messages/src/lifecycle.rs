@@ -10,7 +10,7 @@ use crate::ids::{Digest, GenerationId, KeyId, PluginName, PluginVersion, Tier};
 use crate::instance::HookError;
 use crate::manifest::Manifest;
 use crate::probation::Evidence;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Isolation, SandboxError, Usage};
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -926,6 +926,10 @@ pub struct PluginInfo {
     pub previous: Option<PluginVersion>,
     /// Where it runs.
     pub tier: Option<Tier>,
+    /// How its worker process is confined; `None` where it has none.
+    pub isolation: Option<Isolation>,
+    /// What the serving generation has used. In the host's own process estimated from sampled calls.
+    pub usage: Option<Usage>,
     /// What its life has come to.
     pub state: PluginState,
     /// Why it is quarantined.

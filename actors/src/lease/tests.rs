@@ -84,6 +84,7 @@ fn serving(concurrency: Concurrency) -> (Arc<Serving>, Arc<Watched>) {
         path: "geo/1.0.0".into(),
         instance: Arc::clone(&watched) as Arc<dyn Instance>,
         again: Again::new(|| Err(HookError::Missing)),
+        sampled: Default::default(),
         _counted: Counted::start(),
     });
     let latency = telemetry::call_latency(&generation);

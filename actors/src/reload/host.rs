@@ -23,8 +23,6 @@ pub fn config(manifest: &Manifest, settings: &Settings) -> String {
 /// Says loudly when a worker is not confined as well as it could be: a weaker guarantee is never silent.
 pub fn tell_isolation(plugin: &PluginName, isolation: &Isolation) {
     let level = isolation.level;
-    metrics::gauge!("themis_isolation_level", "plugin" => plugin.to_string(), "level" => level.as_str())
-        .set(1.0);
     if level > Level::A {
         tracing::warn!(
             %plugin, %level, missing = isolation.missing_text(),

@@ -31,6 +31,7 @@ use crate::plugin::{
 };
 use crate::slot::Slot;
 use crate::telemetry;
+use crate::usage::Sampled;
 use crate::work::{self, WorkError};
 
 /// What is to serve.
@@ -268,6 +269,7 @@ impl Member {
             path: origin.path,
             instance,
             again,
+            sampled: Sampled::default(),
             _counted: telemetry::Counted::start(),
         };
         self.candidate = Some(Candidate::new(generation, limit));
