@@ -267,7 +267,7 @@ impl Group {
 }
 
 /// Where the group is mounted: `mountinfo` says what of the hierarchy lies where, `cgroup` which group it is.
-fn group_dir(mountinfo: &str, cgroup: &str) -> Result<PathBuf, String> {
+pub(crate) fn group_dir(mountinfo: &str, cgroup: &str) -> Result<PathBuf, String> {
     let mount = mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         (right.split(' ').next() == Some("cgroup2")).then_some(())?;

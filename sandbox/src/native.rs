@@ -40,7 +40,7 @@ pub(crate) use proof::{build_id_of, entries_in_memory};
 pub use services::{CounterSink, HostServices, LogLevel, LogSink};
 pub(crate) use services::{admits_counter, clean_text, counter_name, guarded, prefix};
 pub use sink::refused_writes;
-pub(crate) use sink::{Target, lend};
+pub(crate) use sink::{Target, count_refused_writes, lend};
 
 #[cfg(test)]
 mod tests;

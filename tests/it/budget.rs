@@ -23,6 +23,9 @@ fn reasons(plugin: PluginRef) -> Vec<(String, Retention, u64)> {
 
 #[test]
 fn every_generation_that_is_kept_has_a_reason() {
+    if themis_tests::only_in_process("an image goes with its worker") {
+        return;
+    }
     let (site, paths) = site();
     let kernel = site.start(&["counter"]);
     let reload = |path: &str| kernel.reloads().reload_module_blocking("counter", path).unwrap();
@@ -89,6 +92,9 @@ fn a_spent_budget_refuses_the_load_and_what_serves_serves_on() {
 
 #[test]
 fn images_count_by_their_bytes_and_only_once() {
+    if themis_tests::only_in_process("an image goes with its worker") {
+        return;
+    }
     let (site, paths) = site();
     let mut config = site.config(&["counter"]);
     // Room for two of them: a file of some 16 KiB each, and pages of their own.

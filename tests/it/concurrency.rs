@@ -167,6 +167,9 @@ fn a_lease_that_outlives_the_drain_limit_is_told_and_then_waited_for() {
 
 #[test]
 fn a_second_reload_meanwhile_is_busy() {
+    if themis_tests::only_in_process("it hangs by opening a file") {
+        return;
+    }
     let site = Site::new();
     let one = site.add(&Fixture::c("counter.c", "plugin", "1.0.0"));
     let fifo = site.fifo();

@@ -19,6 +19,9 @@ fn start(site: &Site, trusted: &[&str]) -> Kernel {
 
 #[test]
 fn a_hanging_init_is_answered_quarantined_and_alone() {
+    if themis_tests::only_in_process("no thread is lost, and nothing to be quarantined at once") {
+        return;
+    }
     let site = Site::new();
     let hanging = site.add(&Fixture::c("hang_init.c", "hang", "1.0.0"));
     let better = site.add(&Fixture::c("counter.c", "hang", "1.1.0"));
@@ -43,6 +46,9 @@ fn a_hanging_init_is_answered_quarantined_and_alone() {
 
 #[test]
 fn a_candidate_that_hangs_leaves_the_old_version_serving() {
+    if themis_tests::only_in_process("a hook is killed, with another code") {
+        return;
+    }
     let site = Site::new();
     let good = site.add(&Fixture::c("counter.c", "plugin", "1.0.0"));
     let hanging = site.add(&Fixture::c("hang_init.c", "plugin", "1.1.0"));
@@ -69,6 +75,9 @@ fn a_hanging_shutdown_holds_nobody_up_past_its_deadline() {
 
 #[test]
 fn a_call_stuck_in_a_serial_plugin_frees_its_other_callers() {
+    if themis_tests::only_in_process("a worker is killed at the deadline") {
+        return;
+    }
     let site = Site::new();
     let path = site.add(&Fixture::c("slow_serial.c", "slow", "1.0.0"));
     let kernel = start(&site, &["slow"]);
@@ -102,6 +111,9 @@ fn a_call_stuck_in_a_serial_plugin_frees_its_other_callers() {
 
 #[test]
 fn a_constructor_that_hangs_stops_loading_and_nothing_else() {
+    if themis_tests::only_in_process("a worker has a loader of its own") {
+        return;
+    }
     let site = Site::new();
     // An ordinary exit would wait for the system loader's lock, which the constructor holds.
     let test = "hooks::a_constructor_that_hangs_stops_loading_and_nothing_else";

@@ -170,6 +170,9 @@ fn load_replaces_nothing_and_reload_loads_nothing() {
 
 #[test]
 fn the_same_digest_loads_again_without_mapping_it_again() {
+    if themis_tests::only_in_process("an image goes with its worker") {
+        return;
+    }
     let site = Site::new();
     let one = site.add(&counter("1.0.0"));
     let kernel = site.start(&["counter"]);

@@ -135,7 +135,7 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
     Ok(match kind {
         K::NotAllowed => Case::good().with(|it| it.config.allow = names(&["other"])),
         K::NotTrustedInProcess => Case::good().with(|it| it.config.trusted_in_process.clear()),
-        K::TierUnavailable => Case::good().with(|it| it.config.default_tier = Tier::Process),
+        K::TierUnavailable => Case::good().with(|it| it.config.default_tier = Tier::Wasm),
         K::BelowFloor => Case::good().with(|it| {
             let plugin = it.config.plugins.entry(NAME.parse().unwrap()).or_default();
             (plugin.autoload, plugin.floor) = (false, Some("1.0.1".parse().unwrap()));

@@ -12,6 +12,9 @@ use themis_tests::{Fixture, Site, block_on};
 /// beside `Mailbox`.)
 #[test]
 fn of_many_that_ask_at_once_one_is_served_and_the_others_are_told() {
+    if themis_tests::only_in_process("it hangs by opening a file") {
+        return;
+    }
     let site = Site::new();
     let fifo = site.fifo();
     let slow = site.add(

@@ -1,22 +1,222 @@
-//! The process tier: what a plugin in a worker can do, and what becomes of it when it does more.
+//! The process tier: what a plugin in a worker can do, what becomes of it when it does more, and who notices.
 
+use std::time::{Duration, Instant};
+
+use themis_kernel::call::CallError;
+use themis_kernel::config::FailureRules;
+use themis_kernel::event::LifecycleEvent;
 use themis_kernel::ids::Tier;
+use themis_kernel::lifecycle::LoadError;
+use themis_kernel::sandbox::{Activity, Layer, Require, SandboxError, Verdict};
+use themis_kernel::{Config, Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
-#[test]
-fn a_plugin_answers_from_its_worker() {
-    let site = Site::new();
-    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+/// Short enough to wait for, long enough that no healthy hook or call misses it.
+const DEADLINE: Duration = Duration::from_millis(800);
+
+/// Workers by default; restarts without a wait.
+fn config(site: &Site) -> Config {
     let mut config = site.config(&[]);
     config.default_tier = Tier::Process;
-    let kernel = themis_kernel::Kernel::start_blocking(config).unwrap();
-    let loaded = kernel.loader().load_blocking(&path, None);
-    let counter = loaded.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
-    let started = std::time::Instant::now();
-    for _ in 0..10_000 {
-        assert_eq!(counter.call("echo", b"hello").unwrap().bytes, b"hello");
+    config.hook_deadline = DEADLINE;
+    config.call_deadline = DEADLINE;
+    config.probation.window = Duration::ZERO;
+    config.failures = FailureRules {
+        wait_first: Duration::from_millis(1),
+        wait_longest: Duration::from_millis(1),
+        ..FailureRules::default()
+    };
+    config
+}
+
+fn start(site: &Site) -> Kernel {
+    Kernel::start_blocking(config(site)).unwrap()
+}
+
+fn load(kernel: &Kernel, path: &str) -> PluginRef {
+    kernel.loader().load_blocking(path, None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn verdict(error: CallError) -> Verdict {
+    match error {
+        CallError::Ended { verdict, .. } => (*verdict).clone(),
+        other => panic!("{other}"),
     }
-    println!("{:?} a call", started.elapsed() / 10_000);
+}
+
+/// Until an event of this kind.
+fn wait_for<T>(
+    events: &mut themis_kernel::Events,
+    pick: impl Fn(LifecycleEvent) -> Option<T>,
+) -> T {
+    loop {
+        let event = events.next_blocking().unwrap().expect("the kernel runs");
+        if let Some(picked) = pick(event.what) {
+            return picked;
+        }
+    }
+}
+
+fn restarted(event: LifecycleEvent) -> Option<()> {
+    use themis_kernel::lifecycle::Operation;
+    matches!(event, LifecycleEvent::Serves { receipt } if receipt.operation == Operation::Restart)
+        .then_some(())
+}
+
+#[test]
+fn a_plugin_answers_from_its_worker_and_its_information_says_how_it_is_confined() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let kernel = start(&site);
+    let counter = load(&kernel, &path);
+    assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
+    assert_eq!(counter.call("echo", b"hello").unwrap().bytes, b"hello");
+    let info = counter.info();
+    assert_eq!(info.tier, Some(Tier::Process));
+    let isolation = info.isolation.unwrap();
+    for layer in [Layer::Seccomp, Layer::Unprivileged] {
+        assert!(isolation.layers.has(layer), "{isolation:?}");
+    }
+    let usage = info.usage.unwrap();
+    assert_eq!((usage.request_bytes, usage.reply_bytes), (5, 10));
+    assert!(usage.memory_bytes.is_some_and(|bytes| bytes > 0), "{usage:?}");
+    kernel.unload_blocking("counter").unwrap();
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn messages_of_any_size_arrive_whole() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let mut config = config(&site);
+    config.call_deadline = Duration::from_secs(30);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let counter = load(&kernel, &path);
+    for size in [0, 1, 4_095, 4_096, 4_097, 1 << 20, 64 << 20] {
+        let request: Vec<u8> = (0..size).map(|at: u32| (at % 251) as u8).collect();
+        assert!(counter.call("echo", &request).unwrap().bytes == request, "{size} bytes");
+    }
+    let too_large = counter.call("echo", &vec![0; (64 << 20) + 1]).unwrap_err();
+    assert_eq!(too_large.code(), "call.request_too_large");
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn what_a_worker_does_to_itself_is_its_callers_error_and_the_next_call_works() {
+    let ends: [(&str, fn(&Verdict) -> bool); 3] = [
+        ("-DEXIT", |it| *it == Verdict::UnexpectedExit { code: 7 }),
+        ("-DCRASH", |it| matches!(it, Verdict::Crash { signal: 11, address: Some(0) })),
+        ("-DABORT", |it| matches!(it, Verdict::Crash { signal: 6, .. })),
+    ];
+    for (flag, expected) in ends {
+        let site = Site::new();
+        let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag(flag));
+        let kernel = start(&site);
+        let plugin = load(&kernel, &path);
+        let mut events = kernel.subscribe();
+        let found = verdict(plugin.call(1, b"").unwrap_err());
+        assert!(expected(&found), "{flag}: {found:?}");
+        let told = wait_for(&mut events, |event| match event {
+            LifecycleEvent::WorkerEnded { verdict, .. } => Some(verdict),
+            _ => None,
+        });
+        assert_eq!(told, found);
+        wait_for(&mut events, restarted);
+        assert_eq!(plugin.call(2, b"").unwrap().bytes, b"1.0.0", "{flag}");
+        kernel.shutdown_blocking();
+    }
+}
+
+#[test]
+fn a_call_that_does_not_end_is_ended_at_its_deadline() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag("-DCALL_HANG"));
+    let kernel = start(&site);
+    let plugin = load(&kernel, &path);
+    let started = Instant::now();
+    let found = verdict(plugin.call(2, b"").unwrap_err());
+    assert_eq!(found, Verdict::Deadline { what: Activity::Call, limit: DEADLINE });
+    assert!(started.elapsed() < DEADLINE + Duration::from_millis(500), "{:?}", started.elapsed());
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_hook_that_does_not_end_is_ended_logged_and_on_record() {
+    let hangs = [("-DINIT_HANG", Activity::Init), ("-DHEALTH_HANG", Activity::Health)];
+    for (flag, what) in hangs {
+        let site = Site::new();
+        let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag(flag));
+        let kernel = start(&site);
+        let error = kernel.loader().load_blocking(&path, None).unwrap_err();
+        assert_eq!(
+            error.code(),
+            if what == Activity::Init { "sandbox.deadline" } else { "probe.health" }
+        );
+        assert!(error.to_string().contains(&format!("{what} did not end within")), "{error}");
+        let records = kernel.audit_records_blocking(0, 100).unwrap();
+        let failed = records.iter().find(|it| it.code.as_deref() == Some(error.code()));
+        assert!(failed.is_some(), "{records:?}");
+        kernel.shutdown_blocking();
+    }
+}
+
+#[test]
+fn a_shutdown_that_does_not_end_holds_nobody_up_past_its_deadline() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag("-DSHUTDOWN_HANG"));
+    let kernel = start(&site);
+    load(&kernel, &path);
+    let started = Instant::now();
+    kernel.unload_blocking("rude").unwrap();
+    assert!(started.elapsed() < 2 * DEADLINE, "{:?}", started.elapsed());
+    let records = kernel.audit_records_blocking(0, 100).unwrap();
+    assert!(records.iter().any(|it| it.code.as_deref() == Some("shutdown.failed")), "{records:?}");
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_version_that_crashes_on_probation_is_swapped_back_at_once() {
+    let site = Site::new();
+    let good = site.add(&Fixture::c("counter.c", "plugin", "1.0.0"));
+    let bad = site.add(&Fixture::c("rude.c", "plugin", "1.1.0").flag("-DCRASH"));
+    let mut config = config(&site);
+    config.probation.window = Duration::from_secs(60);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = load(&kernel, &good);
+    kernel.reloads().reload_module_blocking("plugin", bad).unwrap();
+    verdict(plugin.call(1, b"").unwrap_err());
+    let receipt = kernel.reloads().settled_blocking("plugin").unwrap().unwrap();
+    assert_eq!(receipt.to.to_string(), "1.0.0");
+    assert_eq!(plugin.call(1, b"").unwrap().bytes, b"1.0.0");
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn full_isolation_that_cannot_be_had_is_refused_by_name() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let mut config = config(&site);
+    let name: themis_kernel::ids::PluginName = "counter".parse().unwrap();
+    config.plugins.entry(name).or_default().require = Require::Full;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    match kernel.loader().load_blocking(&path, None) {
+        Ok(_) => println!("skipped: this machine confines workers fully"),
+        Err(LoadError::Sandbox { error: SandboxError::Isolation { missing, .. }, .. }) => {
+            assert!(!missing.is_empty());
+        }
+        Err(other) => panic!("{other}"),
+    }
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_kernel_without_a_worker_program_says_so_and_runs_on() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let mut config = config(&site);
+    config.workers.program = themis_kernel::config::Program::Own;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let error = kernel.loader().load_blocking(&path, None).unwrap_err();
+    assert_eq!(error.code(), "sandbox.no_program");
     kernel.shutdown_blocking();
 }

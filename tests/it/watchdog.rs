@@ -44,6 +44,9 @@ fn restarted(event: &LifecycleEvent) -> Option<themis_kernel::ids::GenerationId>
 
 #[test]
 fn a_plugin_that_is_not_well_is_restarted_until_it_is() {
+    if themis_tests::only_in_process("what is static goes with the worker") {
+        return;
+    }
     let site = Site::new();
     let sick = site.path().join("sick");
     let flag = format!("-DSICK=\"{}\"", sick.display());
@@ -68,6 +71,9 @@ fn a_plugin_that_is_not_well_is_restarted_until_it_is() {
 
 #[test]
 fn a_plugin_that_stays_unwell_is_quarantined_listed_explained_and_released() {
+    if themis_tests::only_in_process("what is static goes with the worker") {
+        return;
+    }
     let site = Site::new();
     let sick = site.path().join("sick");
     let flag = format!("-DSICK=\"{}\"", sick.display());
@@ -110,6 +116,9 @@ fn a_plugin_that_stays_unwell_is_quarantined_listed_explained_and_released() {
 
 #[test]
 fn a_health_check_that_hangs_counts_and_its_thread_is_the_only_one_lost() {
+    if themis_tests::only_in_process("no thread is lost") {
+        return;
+    }
     let site = Site::new();
     let hung = site.path().join("hung");
     let flag = format!("-DHUNG=\"{}\"", hung.display());

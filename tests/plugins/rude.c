@@ -1,6 +1,6 @@
 /* Ill-mannered in one way, chosen when it is built. BIG=n: method 1 writes n bytes in chunks of 1 MiB, ignoring
  * refusals. THREADS=n: init starts n threads that live on. TLS: every call uses a thread-local that has a
- * destructor. EXIT: method 1 exits the process. INIT_CODE, HEALTH_CODE, SHUTDOWN_CODE: the hook answers that.
+ * destructor. EXIT, CRASH, ABORT: method 1 does that to the process. INIT_CODE, HEALTH_CODE, SHUTDOWN_CODE: the hook answers that.
  * INIT_HANG, HEALTH_HANG, SHUTDOWN_HANG, CALL_HANG: it hangs. LIAR: claims to be thread-safe, and method 3 says
  * whether two calls were inside at once. Method 2 answers VERSION. */
 #include <pthread.h>
@@ -74,6 +74,12 @@ static int32_t rude_call(void *instance, uint32_t method, themis_slice request,
 #endif
 #ifdef EXIT
   if (method == 1) exit(7);
+#endif
+#ifdef CRASH
+  if (method == 1) *(volatile int *)NULL = 1;
+#endif
+#ifdef ABORT
+  if (method == 1) abort();
 #endif
 #ifdef BIG
   if (method == 1) {

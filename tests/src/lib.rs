@@ -294,7 +294,7 @@ impl Site {
         let mut config = Config::new(self.dir.path().join("var"), self.root());
         config.allow = NameSet::Any;
         config.trusted_in_process = names.collect();
-        config.default_tier = Tier::InProcess;
+        config.default_tier = tier();
         config.workers.program = Program::At(worker_program());
         config.trusted_keys = vec![TrustedKey {
             label: "test".to_owned(),
@@ -331,6 +331,28 @@ impl Site {
     pub fn start(&self, trusted: &[&str]) -> Kernel {
         Kernel::start_blocking(self.config(trusted)).expect("the kernel starts")
     }
+}
+
+/// The tier that tests load into: in-process, unless `THEMIS_TEST_TIER` says otherwise.
+///
+/// # Panics
+/// When it says something that is no tier.
+#[must_use]
+pub fn tier() -> Tier {
+    match std::env::var("THEMIS_TEST_TIER") {
+        Ok(tier) => tier.parse().expect("THEMIS_TEST_TIER is a tier"),
+        Err(_unset) => Tier::InProcess,
+    }
+}
+
+/// Whether a test cannot be about the tier that was asked for; says so then.
+#[must_use]
+pub fn only_in_process(why: &str) -> bool {
+    let elsewhere = tier() != Tier::InProcess;
+    if elsewhere {
+        println!("skipped in the {} tier: {why}", tier().as_str());
+    }
+    elsewhere
 }
 
 /// The program of worker processes, beside the running one.

@@ -44,6 +44,11 @@ pub fn refused_writes() -> u64 {
     REFUSED_WRITES.load(Ordering::Relaxed)
 }
 
+/// Counts refusals of another process.
+pub(crate) fn count_refused_writes(more: u64) {
+    REFUSED_WRITES.fetch_add(more, Ordering::Relaxed);
+}
+
 /// The loan of this thread that may be written to.
 #[derive(Clone, Copy)]
 struct Open {

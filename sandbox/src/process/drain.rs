@@ -12,7 +12,9 @@ use themis_messages::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_PER_SECOND, PLUGIN_C
 use themis_messages::manifest::Capability;
 
 use super::layout::{COUNTER_NAME_MAX, Down, LOG_BYTES, Up};
-use crate::native::{HostServices, LogLevel, admits_counter, clean_text, counter_name};
+use crate::native::{
+    HostServices, LogLevel, admits_counter, clean_text, count_refused_writes, counter_name,
+};
 
 /// What was taken so far of one worker's words.
 pub(super) struct Drain {
@@ -26,6 +28,7 @@ pub(super) struct Drain {
 struct State {
     log_read: u32,
     dropped_seen: u32,
+    refused_seen: u32,
     counters: Vec<Counted>,
     bucket: Bucket,
     /// The start of a line of error output whose end has not come yet.
@@ -44,6 +47,7 @@ impl Drain {
         let state = State {
             log_read: 0,
             dropped_seen: 0,
+            refused_seen: 0,
             counters: Vec::new(),
             bucket: Bucket::full(Instant::now()),
             partial: Vec::new(),
@@ -70,6 +74,9 @@ impl Drain {
         }
         let Some(mut state) = self.state.try_lock() else { return };
         self.seen.store(services, Ordering::Relaxed);
+        let refused = up.state.refused_writes.load(Ordering::Relaxed);
+        count_refused_writes(u64::from(refused.wrapping_sub(state.refused_seen)));
+        state.refused_seen = refused;
         self.take_counters(&mut state, up);
         self.take_lines(&mut state, down, up);
     }

@@ -133,6 +133,21 @@ mod tests {
             told(Unknown, Some((7, -1, 0x2000)), 0, ""),
             told(Unknown, none, 0, ""),
         ];
-        expect![[r#""#]].assert_eq(&ends.join("\n"));
+        expect![[r#"
+            its worker was killed from outside, by SIGKILL
+            its worker was killed: it used more memory than its limit of 1048576 bytes
+            its worker was ended: it made the system call socket, which plugins may not
+            its worker was ended: it made the system call one the system did not name, which plugins may not
+            its worker was ended: it made the system call number 9999, which plugins may not
+            its worker crashed: SIGSEGV at address 0x10
+            its worker crashed: SIGSEGV
+            its worker exited with status 7: no plugin may end its process
+            its worker exited with status 0: no plugin may end its process
+            its worker crashed: SIGABRT
+            its worker panicked: src/lib.rs:3:1: boom
+            its worker was killed: it used more memory than its limit of 1048576 bytes
+            its worker was ended: it made the system call fork, which plugins may not
+            its worker crashed: SIGBUS at address 0x2000
+            its worker was killed from outside, by SIGKILL"#]].assert_eq(&ends.join("\n"));
     }
 }

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 /// Most descriptors of one message.
@@ -116,6 +116,9 @@ pub(super) fn receive<T: Plain>(socket: impl AsFd) -> Result<Option<(T, Vec<Owne
         if let RecvAncillaryMessage::ScmRights(rights) = part {
             fds.extend(rights);
         }
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(Errno::BADMSG);
     }
     match received.bytes {
         0 => Ok(None),

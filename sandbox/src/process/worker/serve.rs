@@ -21,6 +21,7 @@ use super::super::layout::{
 };
 use super::Memory;
 use super::plugin::{Answer, LoadFault, Plugin};
+use crate::native::refused_writes;
 
 /// Stack of a thread that runs calls.
 const STACK: usize = 2 << 20;
@@ -127,6 +128,7 @@ fn serve_slot(
         up.status.store(answer.status, Ordering::Relaxed);
         up.reply_len.store(answer.len as u64, Ordering::Relaxed);
         up.overflow.store(u32::from(answer.overflowed), Ordering::Relaxed);
+        tell_refused_writes(memory);
         up.turn.store(served, Ordering::SeqCst);
         match down.waiting.word.load(Ordering::SeqCst) {
             WAIT_FUTEX => {
@@ -169,6 +171,16 @@ fn wait_for_turn(down: &DownSlot, up: &UpSlot, served: u32) -> Result<(), Errno>
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+/// Late writes have no turn of their own: they are told with the next.
+fn tell_refused_writes(memory: &Memory) {
+    let refused = u32::try_from(refused_writes()).unwrap_or(u32::MAX);
+    let state = &memory.up.header().state;
+    if state.refused_writes.load(Ordering::Relaxed) != refused {
+        state.refused_writes.store(refused, Ordering::Relaxed);
+        state.services.fetch_add(1, Ordering::Release);
     }
 }
 
