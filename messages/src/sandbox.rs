@@ -262,6 +262,8 @@ impl Serialize for Layers {
 /// How a worker is confined, as it was found when it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Isolation {
+    /// The worker's process, as the host sees it.
+    pub pid: u32,
     /// What it amounts to.
     pub level: Level,
     /// What holds.
@@ -273,8 +275,8 @@ pub struct Isolation {
 impl Isolation {
     /// What these layers amount to.
     #[must_use]
-    pub fn of(layers: Layers) -> Self {
-        Self { level: layers.level(), layers, missing: layers.missing() }
+    pub fn of(pid: u32, layers: Layers) -> Self {
+        Self { pid, level: layers.level(), layers, missing: layers.missing() }
     }
 
     /// What is missing, for people; empty when nothing is.

@@ -220,3 +220,146 @@ fn a_kernel_without_a_worker_program_says_so_and_runs_on() {
     assert_eq!(error.code(), "sandbox.no_program");
     kernel.shutdown_blocking();
 }
+
+/// Processes whose parent this one is, by their arguments.
+fn children(argument: &str) -> Vec<i32> {
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()) else {
+            continue;
+        };
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        let stat = read("stat");
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if parent == Some(own.as_str()) && read("cmdline").contains(argument) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+fn is_there(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+}
+
+/// Looks until it is so; the test runner ends what never comes.
+fn until(what: impl Fn() -> bool) {
+    while !what() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_is_started_again() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let kernel = start(&site);
+    let counter = load(&kernel, &path);
+    let mut events = kernel.subscribe();
+    let worker = counter.info().isolation.unwrap().pid;
+    kill(worker.try_into().unwrap());
+    let told = wait_for(&mut events, |event| match event {
+        LifecycleEvent::WorkerEnded { verdict, .. } => Some(verdict),
+        _ => None,
+    });
+    assert_eq!(told, Verdict::ExternalKill { signal: 9 });
+    wait_for(&mut events, restarted);
+    assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
+    assert_ne!(counter.info().isolation.unwrap().pid, worker);
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn a_spawner_that_is_killed_takes_no_worker_along_and_another_comes() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let other = site.add(&Fixture::c("counter.c", "other", "1.0.0"));
+    let mut config = config(&site);
+    config.workers.pool = 0;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let counter = load(&kernel, &path);
+    let spawners = children("--themis-role=spawner");
+    assert_eq!(spawners.len(), 1);
+    kill(spawners[0]);
+    until(|| !is_there(spawners[0].unsigned_abs()));
+    assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
+    let other = load(&kernel, &other);
+    assert_eq!(other.call("version", b"").unwrap().bytes, b"1.0.0");
+    assert_ne!(children("--themis-role=spawner"), spawners);
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn nothing_is_left_of_a_host_that_is_killed() {
+    let site = Site::new();
+    let (test, dir) = ("process::nothing_is_left_of_a_host_that_is_killed", site.path());
+    themis_tests::in_killed_process(test, dir, |dir| {
+        let site = Site::new();
+        let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag("-DTHREADS=2"));
+        let kernel = start(&site);
+        let plugin = load(&kernel, &path);
+        assert_eq!(plugin.call(2, b"").unwrap().bytes, b"1.0.0");
+        let mut pids = children("--themis-role");
+        pids.push(plugin.info().isolation.unwrap().pid.try_into().unwrap());
+        std::fs::write(dir.join("pids"), format!("{pids:?}")).unwrap();
+    });
+    let pids = std::fs::read_to_string(dir.join("pids")).unwrap();
+    let pids = pids.trim_matches(['[', ']']).split(", ").map(|pid| pid.parse::<u32>().unwrap());
+    for pid in pids {
+        until(|| !is_there(pid));
+    }
+}
+
+#[test]
+fn an_unloaded_plugin_leaves_no_process() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let mut config = config(&site);
+    config.workers.pool = 0;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    for _ in 0..20 {
+        load(&kernel, &path);
+        kernel.reloads().reload_module_blocking("counter", &path).unwrap();
+        kernel.unload_blocking("counter").unwrap();
+    }
+    until(|| children("--themis-role=worker").is_empty());
+    kernel.shutdown_blocking();
+    until(|| children("--themis-role").is_empty());
+}
+
+/// Half a second at most from the last page it touched to the error: the operator's promise to whoever calls.
+#[test]
+fn a_plugin_that_eats_memory_is_killed_and_its_caller_told() {
+    const CAP: u64 = 256 << 20;
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "hog", "1.0.0").flag("-DHOG"));
+    let mut config = config(&site);
+    config.limits.memory_bytes = CAP;
+    config.call_deadline = Duration::from_secs(60);
+    config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = load(&kernel, &path);
+    let found = verdict(plugin.call(1, b"").unwrap_err());
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap());
+    assert_eq!(found, Verdict::MemoryLimit { limit: CAP });
+    let text = kernel.metrics_text().unwrap();
+    let touched = text
+        .lines()
+        .find(|line| line.contains("touched_at_ns"))
+        .and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .unwrap_or_else(|| panic!("{text}"));
+    let took = now.saturating_sub(Duration::from_nanos(touched));
+    let layers = plugin.info().isolation.map(|it| it.layers);
+    println!("{took:?} from the last page to the error, with {layers:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    kernel.shutdown_blocking();
+}

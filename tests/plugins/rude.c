@@ -1,6 +1,7 @@
 /* Ill-mannered in one way, chosen when it is built. BIG=n: method 1 writes n bytes in chunks of 1 MiB, ignoring
  * refusals. THREADS=n: init starts n threads that live on. TLS: every call uses a thread-local that has a
- * destructor. EXIT, CRASH, ABORT: method 1 does that to the process. INIT_CODE, HEALTH_CODE, SHUTDOWN_CODE: the hook answers that.
+ * destructor. EXIT, CRASH, ABORT: method 1 does that to the process. HOG:
+ * method 1 touches memory for ever, and counts "touched_at_ns" up to the monotonic clock at each mebibyte. INIT_CODE, HEALTH_CODE, SHUTDOWN_CODE: the hook answers that.
  * INIT_HANG, HEALTH_HANG, SHUTDOWN_HANG, CALL_HANG: it hangs. LIAR: claims to be thread-safe, and method 3 says
  * whether two calls were inside at once. Method 2 answers VERSION. */
 #include <pthread.h>
@@ -43,6 +44,27 @@ static void end_of_thread(void *value) {
 }
 #endif
 
+#ifdef HOG
+#include <time.h>
+
+static const themis_host *the_host;
+
+static void hog(void) {
+  static const char name[] = "touched_at_ns";
+  uint64_t before = 0;
+  for (;;) {
+    struct timespec now;
+    volatile char *mebibyte = malloc(1 << 20);
+    for (int at = 0; mebibyte != NULL && at < 1 << 20; at += 4096) mebibyte[at] = 1;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const uint64_t at = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    the_host->counter_add(the_host->ctx, (themis_slice){(const uint8_t *)name, sizeof name - 1},
+                          at - before);
+    before = at;
+  }
+}
+#endif
+
 static int32_t rude_init(const themis_host *host, themis_slice config_json, void **instance,
                          const themis_reply *message) {
 #ifdef INIT_HANG
@@ -57,6 +79,9 @@ static int32_t rude_init(const themis_host *host, themis_slice config_json, void
 #endif
 #ifdef TLS
   if (pthread_key_create(&key, end_of_thread) != 0) return THEMIS_ERROR;
+#endif
+#ifdef HOG
+  the_host = host;
 #endif
   (void)good_init(host, config_json, instance, message);
   return INIT_CODE;
@@ -74,6 +99,9 @@ static int32_t rude_call(void *instance, uint32_t method, themis_slice request,
 #endif
 #ifdef EXIT
   if (method == 1) exit(7);
+#endif
+#ifdef HOG
+  if (method == 1) hog();
 #endif
 #ifdef CRASH
   if (method == 1) *(volatile int *)NULL = 1;

@@ -121,8 +121,36 @@ impl Fixture {
         self
     }
 
-    /// Writes the library to `to`.
+    /// Writes the library to `to`. Where `THEMIS_FIXTURES` names a directory, what was built once is taken from there: a
+    /// guest's compiler takes seconds.
     fn build(&self, to: &Path) {
+        let kept = std::env::var_os("THEMIS_FIXTURES").map(|dir| self.kept_in(Path::new(&dir)));
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.is_file()) {
+            std::fs::copy(kept, to).expect("the library can be copied");
+            return;
+        }
+        self.compile(to);
+        if let Some(kept) = kept {
+            // Another test may build the same at the same time: whole files only, under their names.
+            let own = kept.with_extension(std::process::id().to_string());
+            let kept = std::fs::copy(to, &own).and_then(|_| std::fs::rename(&own, &kept));
+            kept.expect("THEMIS_FIXTURES can be written");
+        }
+    }
+
+    /// By everything that its content depends on.
+    fn kept_in(&self, dir: &Path) -> PathBuf {
+        let (Source::C(source) | Source::Built(source)) = &self.source;
+        let mut text =
+            format!("{} {} {:?} {}", self.name, self.version, self.flags, source.display());
+        for path in [source.clone(), repository().join("tests/plugins/fixture.h")] {
+            text.push_str(&String::from_utf8_lossy(&std::fs::read(path).expect("it can be read")));
+        }
+        let digest = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+        dir.join(format!("{}-{digest:032x}.so", self.name))
+    }
+
+    fn compile(&self, to: &Path) {
         match &self.source {
             Source::Built(library) => {
                 std::fs::copy(library, to).expect("the library can be copied");

@@ -442,6 +442,7 @@ impl Worker {
             if !first {
                 return false;
             }
+            self.take_services();
             *self.last_usage.lock() = self.measure();
             if let Some(verdict) = &verdict {
                 drop(self.verdict.set(Arc::clone(verdict)));

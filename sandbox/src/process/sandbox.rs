@@ -64,7 +64,7 @@ impl Workers {
         require: Require,
     ) -> Result<Sandbox, SandboxError> {
         let owned = self.take(limits)?;
-        let isolation = Isolation::of(owned.0.layers);
+        let isolation = Isolation::of(owned.0.pid, owned.0.layers);
         if isolation.level > require.weakest() {
             let (has, missing) = (isolation.level, isolation.missing_text());
             return Err(SandboxError::Isolation { require, has, missing });
