@@ -137,8 +137,8 @@ pub(super) enum CgroupError {
     },
     /// A group was killed, and something in it lives on.
     #[error(
-        "cannot remove {}: processes are in it {waited:?} after it was killed; its cgroup.procs tells which, \
-         and it is removed with its host's subtree, or by the next host that starts once they are gone",
+        "cannot remove {}: processes are in it {waited:?} after it was killed; its cgroup.procs \
+         tells which, and the next host that starts removes it once they are gone",
         path.display()
     )]
     StillPopulated {
@@ -168,11 +168,12 @@ fn step(errno: Errno) -> &'static str {
         Errno::BUSY => "processes or groups are in it: end them first",
         Errno::EXIST => "it is there already: take another number",
         Errno::NOENT | Errno::NODEV => {
-            "the group was removed, or the file needs a newer system: Linux 5.14 has all that are needed"
+            "the group was removed, or the system lacks the file: Linux 5.14 has all of them"
         }
         Errno::INVAL | Errno::RANGE => "the system does not take the value: correct the limit",
         Errno::AGAIN | Errno::NOSPC => {
-            "raise cgroup.max.descendants and cgroup.max.depth of the groups above, or run fewer workers"
+            "raise cgroup.max.descendants and cgroup.max.depth of the groups above, or run \
+             fewer workers"
         }
         Errno::MFILE | Errno::NFILE => "raise the limit of open files",
         _ => "the system's log may say more",
@@ -790,7 +791,8 @@ impl Dir {
         dirs.filter_map(|entry| Name::parse(entry.file_name().to_str().ok()?)).collect()
     }
 
-    /// Locks it for as long as its descriptor is open, also for hosts that see other process numbers.
+    /// Locks it for as long as its descriptor is open, also for hosts that see other process numbers. A
+    /// forked process shares the lock until it executes its program: at worst a sweep comes too early.
     fn lock(&self) -> Result<(), Errno> {
         rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive)
     }

@@ -524,7 +524,9 @@ impl Watch {
         let data = |kind| epoll::EventData::new_u64(worker.number * KINDS + kind);
         let mut workers = self.workers.lock();
         if let Some(events) = &memory_events {
-            epoll::add(&self.epoll, events, data(MEMORY), epoll::EventFlags::PRI)?;
+            // At its edge: what was read elsewhere does not make this descriptor quiet.
+            let edge = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+            epoll::add(&self.epoll, events, data(MEMORY), edge)?;
         }
         let input = epoll::EventFlags::IN;
         epoll::add(&self.epoll, &worker.stderr, data(STDERR), input)?;
