@@ -221,25 +221,6 @@ fn a_kernel_without_a_worker_program_says_so_and_runs_on() {
     kernel.shutdown_blocking();
 }
 
-/// Processes whose parent this one is, by their arguments.
-fn children(argument: &str) -> Vec<i32> {
-    let own = std::process::id().to_string();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap() {
-        let path = entry.unwrap().path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()) else {
-            continue;
-        };
-        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
-        let stat = read("stat");
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        if parent == Some(own.as_str()) && read("cmdline").contains(argument) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
 fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -286,14 +267,14 @@ fn a_spawner_that_is_killed_takes_no_worker_along_and_another_comes() {
     config.workers.pool = 0;
     let kernel = Kernel::start_blocking(config).unwrap();
     let counter = load(&kernel, &path);
-    let spawners = children("--themis-role=spawner");
+    let spawners = themis_tests::children("--themis-role=spawner");
     assert_eq!(spawners.len(), 1);
     kill(spawners[0]);
     until(|| !is_there(spawners[0].unsigned_abs()));
     assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
     let other = load(&kernel, &other);
     assert_eq!(other.call("version", b"").unwrap().bytes, b"1.0.0");
-    assert_ne!(children("--themis-role=spawner"), spawners);
+    assert_ne!(themis_tests::children("--themis-role=spawner"), spawners);
     kernel.shutdown_blocking();
 }
 
@@ -307,7 +288,7 @@ fn nothing_is_left_of_a_host_that_is_killed() {
         let kernel = start(&site);
         let plugin = load(&kernel, &path);
         assert_eq!(plugin.call(2, b"").unwrap().bytes, b"1.0.0");
-        let mut pids = children("--themis-role");
+        let mut pids = themis_tests::children("--themis-role");
         pids.push(plugin.info().isolation.unwrap().pid.try_into().unwrap());
         std::fs::write(dir.join("pids"), format!("{pids:?}")).unwrap();
     });
@@ -330,9 +311,9 @@ fn an_unloaded_plugin_leaves_no_process() {
         kernel.reloads().reload_module_blocking("counter", &path).unwrap();
         kernel.unload_blocking("counter").unwrap();
     }
-    until(|| children("--themis-role=worker").is_empty());
+    until(|| themis_tests::children("--themis-role=worker").is_empty());
     kernel.shutdown_blocking();
-    until(|| children("--themis-role").is_empty());
+    until(|| themis_tests::children("--themis-role").is_empty());
 }
 
 /// Half a second at most from the last page it touched to the error: the operator's promise to whoever calls.

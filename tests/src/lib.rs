@@ -361,6 +361,29 @@ impl Site {
     }
 }
 
+/// Processes whose parent this one is, by their arguments.
+///
+/// # Panics
+/// When `/proc` cannot be read.
+#[must_use]
+pub fn children(argument: &str) -> Vec<i32> {
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc can be read") {
+        let path = entry.expect("/proc can be read").path();
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()) else {
+            continue;
+        };
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        let stat = read("stat");
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if parent == Some(own.as_str()) && read("cmdline").contains(argument) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
 /// The tier that tests load into: in-process, unless `THEMIS_TEST_TIER` says otherwise.
 ///
 /// # Panics

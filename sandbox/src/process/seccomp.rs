@@ -202,6 +202,8 @@ pub(super) fn wide(pid: u32) -> Vec<Allowed> {
             [vec![When::Is(0, u64::from(libc::SECCOMP_SET_MODE_FILTER)), When::Without(1, tsync)]],
         ),
     ]);
+    #[cfg(target_arch = "x86_64")]
+    list.push(any_of(libc::SYS_open, [vec![When::Without(1, OPEN_WRITES)]]));
     let prctl = list.iter_mut().find(|allowed| allowed.number == libc::SYS_prctl);
     if let Some(prctl) = prctl {
         prctl.alternatives.push(vec![When::Is(0, libc::PR_SET_NO_NEW_PRIVS as u64)]);
