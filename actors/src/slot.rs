@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use themis_messages::call::{CallError, Method, ServedBy};
+use themis_messages::call::{Answer, CallError, Method, ServedBy};
 use themis_messages::ids::{PluginName, Tier};
 use themis_messages::instance::{CallStatus, ReplyBuffer};
 use themis_messages::lifecycle::{PluginInfo, PluginState};
@@ -153,6 +153,49 @@ impl Slot {
         }
     }
 
+    /// Begins a call that no thread waits for, on the version that serves; `Err` gives the request back where calls run
+    /// on their callers' threads, or nobody can enter at this moment without waiting.
+    ///
+    /// # Errors
+    /// The request, for a call on a thread.
+    pub fn start_call(
+        &'static self,
+        method: Method<'_>,
+        request: Vec<u8>,
+    ) -> Result<impl Future<Output = Result<Answer, CallError>> + use<>, Vec<u8>> {
+        let Some(serving) = self.current.load_full() else { return Err(request) };
+        let Some(held) = HeldServing::enter(&serving) else { return Err(request) };
+        let id = match method {
+            Method::Id(id) => Some(id),
+            Method::Name(name) => serving.generation.manifest.method_id(name),
+        };
+        let (Some(id), true) = (id, request.len() <= MESSAGE_BYTES_MAX) else {
+            return Err(request);
+        };
+        let count = held.count_call();
+        let len = request.len();
+        let instance = Arc::clone(&serving.generation.instance);
+        let started = Instant::now();
+        let call = instance.start_call(id, request, Box::new(held)).map_err(|it| it.request)?;
+        let asked = method_text(method);
+        Ok(async move {
+            let (status, bytes) = call.await;
+            let ok = status == CallStatus::Ok;
+            if count.is_multiple_of(u64::from(LATENCY_SAMPLE)) {
+                if serving.time(started.elapsed(), id, ok) {
+                    self.tell(PluginFact::FirstCall { generation: serving.generation.id });
+                }
+                serving.generation.sampled.add(Duration::ZERO, len, bytes.len());
+            }
+            if ok {
+                return Ok(Answer { bytes, served_by: served_by(&serving.generation) });
+            }
+            let error = call_error(&self.name, &serving.generation, status, &asked, &bytes);
+            serving.count_error(&error);
+            Err(error)
+        })
+    }
+
     /// Calls a held version, whatever serves by now.
     ///
     /// # Errors
@@ -237,7 +280,8 @@ impl Slot {
             | CallStatus::ReplyTooLarge
             | CallStatus::Fault(_)
             | CallStatus::Ended(_)) => {
-                Err(self.call_error(generation, failed, method, &reply[start..]))
+                let asked = method_text(method);
+                Err(call_error(&self.name, generation, failed, &asked, &reply[start..]))
             }
         }
     }
@@ -254,32 +298,6 @@ impl Slot {
 
     fn unknown_method(&self, method: Method<'_>) -> CallError {
         CallError::UnknownMethod { plugin: self.name.clone(), method: method_text(method) }
-    }
-
-    #[cold]
-    fn call_error(
-        &self,
-        generation: &Generation,
-        status: CallStatus,
-        method: Method<'_>,
-        reply: &[u8],
-    ) -> CallError {
-        let plugin = self.name.clone();
-        let served_by = served_by(generation);
-        match status {
-            CallStatus::Ok => CallError::Fault { plugin, code: 0, served_by },
-            CallStatus::PluginError => {
-                let text = String::from_utf8_lossy(reply).into_owned();
-                CallError::Plugin { plugin, text, served_by }
-            }
-            CallStatus::UnknownMethod => self.unknown_method(method),
-            CallStatus::BadRequest => CallError::BadRequest { plugin, method: method_text(method) },
-            CallStatus::ReplyTooLarge => {
-                CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX }
-            }
-            CallStatus::Fault(code) => CallError::Fault { plugin, code, served_by },
-            CallStatus::Ended(verdict) => CallError::Ended { plugin, verdict, served_by },
-        }
     }
 
     #[cold]
@@ -328,6 +346,30 @@ impl Slot {
             budget: ledger.budget(serving.as_deref()),
             receipt: ledger.receipt().cloned(),
         }
+    }
+}
+
+#[cold]
+fn call_error(
+    plugin: &PluginName,
+    generation: &Generation,
+    status: CallStatus,
+    method: &str,
+    reply: &[u8],
+) -> CallError {
+    let (plugin, method) = (plugin.clone(), method.to_owned());
+    let served_by = served_by(generation);
+    match status {
+        CallStatus::Ok => CallError::Fault { plugin, code: 0, served_by },
+        CallStatus::PluginError => {
+            let text = String::from_utf8_lossy(reply).into_owned();
+            CallError::Plugin { plugin, text, served_by }
+        }
+        CallStatus::UnknownMethod => CallError::UnknownMethod { plugin, method },
+        CallStatus::BadRequest => CallError::BadRequest { plugin, method },
+        CallStatus::ReplyTooLarge => CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX },
+        CallStatus::Fault(code) => CallError::Fault { plugin, code, served_by },
+        CallStatus::Ended(verdict) => CallError::Ended { plugin, verdict, served_by },
     }
 }
 

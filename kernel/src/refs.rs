@@ -105,8 +105,12 @@ impl PluginRef {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return Err(abandoned("call_async needs a tokio runtime".to_owned()));
         };
-        let this = *self;
-        let owned = OwnedMethod::from(method.into());
+        let (this, method) = (*self, method.into());
+        let request = match self.slot.start_call(method, request) {
+            Ok(call) => return call.await,
+            Err(request) => request,
+        };
+        let owned = OwnedMethod::from(method);
         let call = runtime.spawn_blocking(move || this.call(owned.as_method(), &request));
         call.await.unwrap_or_else(|error| Err(abandoned(error.to_string())))
     }

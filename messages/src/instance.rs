@@ -1,6 +1,8 @@
 //! The one contract that every isolation tier fulfils: an initialised instance that can be called.
 
+use std::any::Any;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,21 @@ pub trait Instance: Send + Sync + fmt::Debug {
     /// When [`Instance::concurrency`] is [`Concurrency::Serial`] the caller of this method must not let two
     /// calls overlap.
     fn call(&self, method: u32, request: &[u8], reply: &mut ReplyBuffer<'_>) -> CallStatus;
+
+    /// Begins a call that no thread waits for. What is kept is dropped when the call is over, also when the future is
+    /// dropped before that.
+    ///
+    /// # Errors
+    /// [`NotAsync`] gives everything back where calls run on their callers' threads.
+    fn start_call(
+        &self,
+        method: u32,
+        request: Vec<u8>,
+        keep: Box<dyn Any + Send>,
+    ) -> Result<CallFuture, NotAsync> {
+        let _not_needed = method;
+        Err(NotAsync { request, keep })
+    }
 
     /// Whether calls may overlap.
     fn concurrency(&self) -> Concurrency;
@@ -73,6 +90,17 @@ pub trait Instance: Send + Sync + fmt::Debug {
     fn abandon(&self, after: Duration) {
         let _nothing_to_be_done = after;
     }
+}
+
+/// A call under way: how it ended, and the bytes of its reply.
+pub type CallFuture = Pin<Box<dyn Future<Output = (CallStatus, Vec<u8>)> + Send>>;
+
+/// Calls of this instance run on their callers' threads.
+pub struct NotAsync {
+    /// As it was given.
+    pub request: Vec<u8>,
+    /// As it was given.
+    pub keep: Box<dyn Any + Send>,
 }
 
 /// Told how an instance ended.

@@ -32,6 +32,7 @@ mod cgroup;
 mod drain;
 mod handle;
 mod layout;
+mod pending;
 mod sandbox;
 mod seccomp;
 mod shared;

@@ -344,3 +344,76 @@ fn a_plugin_that_eats_memory_is_killed_and_its_caller_told() {
     assert!(took < Duration::from_millis(500), "{took:?}");
     kernel.shutdown_blocking();
 }
+
+fn one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn many_calls_are_under_way_on_one_thread() {
+    for flag in ["-DSAFE", "-DNOT_THREAD_SAFE"] {
+        let site = Site::new();
+        let path = site.add(&Fixture::c("stateful.c", "stateful", "1.0.0").flag(flag));
+        let mut config = config(&site);
+        config.call_deadline = Duration::from_secs(60);
+        let kernel = Kernel::start_blocking(config).unwrap();
+        let plugin = load(&kernel, &path);
+        one_thread().block_on(async {
+            let calls = (0..500_u32).map(|number| async move {
+                let request = number.to_le_bytes().to_vec();
+                let answer = plugin.call_async("echo", request.clone()).await.unwrap();
+                assert_eq!(answer.bytes, request);
+            });
+            let mut set = tokio::task::JoinSet::new();
+            calls.for_each(|call| drop(set.spawn(call)));
+            while let Some(ended) = set.join_next().await {
+                ended.unwrap();
+            }
+        });
+        assert_eq!(plugin.call("echo", b"and then").unwrap().bytes, b"and then", "{flag}");
+        kernel.shutdown_blocking();
+    }
+}
+
+/// Whoever gives up on a call leaves it to the worker: the seat is free again when it is over, not before.
+#[test]
+fn a_call_that_nobody_waits_for_any_more_ends_all_the_same() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0").flag("-DLIAR"));
+    let mut config = config(&site);
+    config.workers.calls = 1;
+    config.call_deadline = Duration::from_secs(60);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = load(&kernel, &path);
+    one_thread().block_on(async {
+        for _ in 0..50 {
+            let mut call = Box::pin(plugin.call_async(3_u32, Vec::new()));
+            // Begun, and given up.
+            let begun = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(call.as_mut().poll(context).is_pending())
+            });
+            assert!(begun.await);
+            drop(call);
+            // Method 3 says whether two were inside at once.
+            assert_eq!(plugin.call_async(3_u32, Vec::new()).await.unwrap().bytes, [0]);
+        }
+    });
+    kernel.unload_blocking("rude").unwrap();
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn calls_that_no_thread_waits_for_have_their_deadline_and_their_verdict() {
+    let site = Site::new();
+    let hanging = site.add(&Fixture::c("rude.c", "hanging", "1.0.0").flag("-DCALL_HANG"));
+    let crashing = site.add(&Fixture::c("rude.c", "crashing", "1.0.0").flag("-DCRASH"));
+    let kernel = start(&site);
+    let (hanging, crashing) = (load(&kernel, &hanging), load(&kernel, &crashing));
+    one_thread().block_on(async {
+        let found = verdict(hanging.call_async(2_u32, Vec::new()).await.unwrap_err());
+        assert_eq!(found, Verdict::Deadline { what: Activity::Call, limit: DEADLINE });
+        let found = verdict(crashing.call_async(1_u32, Vec::new()).await.unwrap_err());
+        assert!(matches!(found, Verdict::Crash { signal: 11, .. }), "{found:?}");
+    });
+    kernel.shutdown_blocking();
+}

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitIdOptions};
 use rustix::thread::futex;
@@ -26,6 +27,7 @@ use themis_messages::sandbox::{Activity, Layers, Limits, Usage, Verdict};
 use super::cgroup::Group;
 use super::drain::Drain;
 use super::layout::{Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, arena};
+use super::pending::Calls;
 use super::shared::Region;
 use super::spin::Spin;
 use super::verdict::{Facts, Note, Status, judge};
@@ -65,6 +67,8 @@ pub(super) struct Parts {
     pub(super) group: Option<Group>,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
+    /// The watcher's set of events.
+    pub(super) epoll: Arc<OwnedFd>,
 }
 
 /// One worker.
@@ -80,6 +84,9 @@ pub(super) struct Worker {
     pub(super) up: Region<Up>,
     /// Until the plugin was sent.
     pub(super) control: Mutex<Option<OwnedFd>>,
+    /// Calls that no thread waits for.
+    pub(super) calls: Mutex<Calls>,
+    epoll: Arc<OwnedFd>,
     group: Mutex<Option<Group>>,
     state: AtomicU32,
     verdict: OnceLock<Arc<Verdict>>,
@@ -121,11 +128,16 @@ pub(super) struct Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.worker.free.fetch_or(1 << self.slot, Ordering::Release);
-        if self.worker.waiting.load(Ordering::SeqCst) > 0 {
-            let _queue = self.worker.freed.0.lock();
-            self.worker.freed.1.notify_one();
-        }
+        self.worker.give_seat_back(self.slot);
+    }
+}
+
+impl Seat<'_> {
+    /// The slot, to be given back by its number.
+    pub(super) fn into_slot(self) -> usize {
+        let slot = self.slot;
+        std::mem::forget(self);
+        slot
     }
 }
 
@@ -142,6 +154,8 @@ impl Worker {
             down: parts.down,
             up: parts.up,
             control: Mutex::new(Some(parts.control)),
+            calls: Mutex::default(),
+            epoll: parts.epoll,
             group: Mutex::new(parts.group),
             state: AtomicU32::new(LIVE),
             verdict: OnceLock::new(),
@@ -177,7 +191,7 @@ impl Worker {
         self.state.load(Ordering::Acquire) == LIVE
     }
 
-    fn gone(&self) -> Gone {
+    pub(super) fn gone(&self) -> Gone {
         Gone(self.verdict())
     }
 
@@ -246,7 +260,40 @@ impl Worker {
         }
     }
 
-    fn try_seat(&self) -> Option<Seat<'_>> {
+    pub(super) fn give_seat_back(&self, slot: usize) {
+        self.free.fetch_or(1 << slot, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            let _queue = self.freed.0.lock();
+            self.freed.1.notify_one();
+        }
+        self.wake_seating();
+    }
+
+    /// The bytes of a call's answer, and what the plugin has said meanwhile.
+    pub(super) fn take_call_reply(
+        &self,
+        slot: usize,
+        answered: &Reply,
+        request_len: usize,
+        reply: &mut Vec<u8>,
+    ) {
+        self.take_reply(slot, answered, reply);
+        self.down.give_back(arena(slot), request_len);
+        self.request_bytes.fetch_add(request_len as u64, Ordering::Relaxed);
+        self.reply_bytes.fetch_add(answered.len as u64, Ordering::Relaxed);
+        self.take_services();
+    }
+
+    /// Has the watcher thread look at the event once more.
+    pub(super) fn watch_events(&self) {
+        let data =
+            epoll::EventData::new_u64(self.number * super::workers::KINDS + super::workers::EVENT);
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        // It is gone from the set once the process is.
+        let _ = epoll::modify(&*self.epoll, &self.event, data, once);
+    }
+
+    pub(super) fn try_seat(&self) -> Option<Seat<'_>> {
         let mut free = self.free.load(Ordering::SeqCst);
         loop {
             let mut usable = free;
@@ -286,6 +333,26 @@ impl Worker {
         if !self.is_live() {
             return Err(self.gone());
         }
+        let spin = self.spin.begin();
+        let before = self.publish(slot, (op, method), request, WAIT_AWAKE, spin.rounds());
+        let up = &self.up.header().slots[slot];
+        if !spin.run(|| up.turn.load(Ordering::Acquire) != before) {
+            self.sleep(&self.down.header().slots[slot], up, before, overdue)?;
+        }
+        let answered = self.answered_after(slot, before)?;
+        self.down.give_back(arena(slot), request.0.len() + request.1.len());
+        Ok(answered)
+    }
+
+    /// Writes a request and gives the worker its turn; answers the turn before.
+    pub(super) fn publish(
+        &self,
+        slot: usize,
+        (op, method): (Op, u32),
+        request: (&[u8], &[u8]),
+        waiting: u32,
+        spin: u32,
+    ) -> u32 {
         let (down, up) = (&self.down.header().slots[slot], &self.up.header().slots[slot]);
         let len = request.0.len() + request.1.len();
         self.down.write(arena(slot), request.0);
@@ -294,21 +361,19 @@ impl Worker {
         down.method.store(method, Ordering::Relaxed);
         down.request_len.store(len as u64, Ordering::Relaxed);
         down.first_len.store(request.0.len() as u64, Ordering::Relaxed);
-        let spin = self.spin.begin();
-        down.spin.store(spin.rounds(), Ordering::Relaxed);
+        down.spin.store(spin, Ordering::Relaxed);
+        down.waiting.word.store(waiting, Ordering::Relaxed);
         let before = down.turn.load(Ordering::Relaxed);
-        let turn = before.wrapping_add(1);
-        down.turn.store(turn, Ordering::SeqCst);
+        down.turn.store(before.wrapping_add(1), Ordering::SeqCst);
         if up.sleep.asleep.swap(0, Ordering::SeqCst) != 0 {
             let _ = futex::wake(&down.turn, futex::Flags::empty(), 1);
         }
-        let met = spin.run(|| up.turn.load(Ordering::Acquire) != before);
-        if !met {
-            self.sleep(down, up, before, overdue)?;
-        }
-        let answered = self.answered(up, turn)?;
-        self.down.give_back(arena(slot), len);
-        Ok(answered)
+        before
+    }
+
+    /// Whether the worker's side of a turn is not what it was.
+    pub(super) fn is_answered(&self, slot: usize, before: u32) -> bool {
+        self.up.header().slots[slot].turn.load(Ordering::SeqCst) != before
     }
 
     /// Waits until the worker's side of the turn is not what it was.
@@ -346,7 +411,8 @@ impl Worker {
     }
 
     /// Checks what stands in the slot, each number read once.
-    fn answered(&self, up: &UpSlot, turn: u32) -> Result<Reply, Gone> {
+    pub(super) fn answered_after(&self, slot: usize, before: u32) -> Result<Reply, Gone> {
+        let (up, turn) = (&self.up.header().slots[slot], before.wrapping_add(1));
         let seen = up.turn.load(Ordering::SeqCst);
         if seen != turn {
             return Err(self.not_its_turn(seen, turn));
@@ -392,13 +458,13 @@ impl Worker {
     }
 
     #[cold]
-    fn broken(&self, what: String) -> Gone {
+    pub(super) fn broken(&self, what: String) -> Gone {
         self.end(Verdict::ProtocolViolation { what });
         self.gone()
     }
 
     #[cold]
-    fn overdue(&self, overdue: &Overdue) -> Gone {
+    pub(super) fn overdue(&self, overdue: &Overdue) -> Gone {
         self.end(Verdict::Deadline { what: overdue.activity, limit: overdue.limit });
         self.gone()
     }
@@ -468,8 +534,10 @@ impl Worker {
             slot.turn.fetch_add(u32::MAX / 3, Ordering::SeqCst);
             let _ = futex::wake(&slot.turn, futex::Flags::empty(), u32::MAX >> 1);
         }
-        let _queue = self.freed.0.lock();
+        let queue = self.freed.0.lock();
         self.freed.1.notify_all();
+        drop(queue);
+        self.settle_calls(Instant::now());
     }
 
     /// Kills the process and everything it may have started. It may be gone already.
@@ -595,9 +663,9 @@ impl Worker {
 }
 
 /// A turn's limit, and what it was for.
-struct Overdue {
-    limit: Duration,
-    activity: Activity,
+pub(super) struct Overdue {
+    pub(super) limit: Duration,
+    pub(super) activity: Activity,
 }
 
 /// The status of a process that ended.

@@ -5,13 +5,15 @@
 //!    └────────────────┴─────────────────┴──dropped──▶ killed
 //! ```
 
+use std::any::Any;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use themis_messages::ids::PluginName;
 use themis_messages::instance::{
-    CallStatus, Concurrency, HookError, ImageEvidence, Instance, OnEnd, ReplyBuffer, StateHooks,
+    CallFuture, CallStatus, Concurrency, HookError, ImageEvidence, Instance, NotAsync, OnEnd,
+    ReplyBuffer, StateHooks,
 };
 use themis_messages::lifecycle::MapError;
 use themis_messages::limits::{HOOK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, STATE_BYTES_MAX};
@@ -23,6 +25,7 @@ use themis_plugin::abi;
 use super::drain::Drain;
 use super::handle::{Gone, Reply, Worker};
 use super::layout::{Op, STATUS_MISSING};
+use super::pending::Pending;
 use super::wire::{self, PluginFile};
 use super::worker::{Described, fault_told};
 use super::workers::{Owned, Workers};
@@ -244,14 +247,7 @@ impl Instance for ProcessInstance {
             Err(Gone(Some(verdict))) => CallStatus::Ended(verdict),
             Err(Gone(None)) => CallStatus::Fault(GONE),
             Ok(_) if reply.overflowed() => CallStatus::ReplyTooLarge,
-            Ok(Reply { overflowed: true, .. }) => CallStatus::ReplyTooLarge,
-            Ok(Reply { status, .. }) => match status {
-                abi::OK => CallStatus::Ok,
-                abi::ERROR => CallStatus::PluginError,
-                abi::UNKNOWN_METHOD => CallStatus::UnknownMethod,
-                abi::BAD_REQUEST => CallStatus::BadRequest,
-                code => CallStatus::Fault(code),
-            },
+            Ok(answered) => status(&answered),
         }
     }
 
@@ -314,6 +310,22 @@ impl Instance for ProcessInstance {
         &self.loaded.evidence
     }
 
+    fn start_call(
+        &self,
+        method: u32,
+        request: Vec<u8>,
+        keep: Box<dyn Any + Send>,
+    ) -> Result<CallFuture, NotAsync> {
+        let pending = Pending::new(Arc::clone(&self.loaded.owned.0), method, request, keep);
+        Ok(Box::pin(async move {
+            match pending.await {
+                Err(Gone(Some(verdict))) => (CallStatus::Ended(verdict), Vec::new()),
+                Err(Gone(None)) => (CallStatus::Fault(GONE), Vec::new()),
+                Ok((reply, bytes)) => (status(&reply), bytes),
+            }
+        }))
+    }
+
     fn on_end(&self, told: OnEnd) {
         self.worker().on_end(told);
     }
@@ -328,6 +340,18 @@ impl Instance for ProcessInstance {
 
     fn abandon(&self, after: Duration) {
         self.worker().end(Verdict::Deadline { what: Activity::Call, limit: after });
+    }
+}
+
+/// What a call's status means.
+fn status(answered: &Reply) -> CallStatus {
+    match answered.status {
+        _ if answered.overflowed => CallStatus::ReplyTooLarge,
+        abi::OK => CallStatus::Ok,
+        abi::ERROR => CallStatus::PluginError,
+        abi::UNKNOWN_METHOD => CallStatus::UnknownMethod,
+        abi::BAD_REQUEST => CallStatus::BadRequest,
+        code => CallStatus::Fault(code),
     }
 }
 

@@ -130,7 +130,7 @@ impl Drop for Owned {
 /// What the watcher thread waits for.
 #[derive(Debug)]
 struct Watch {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     wake: OwnedFd,
     tasks: Mutex<Vec<Task>>,
     workers: Mutex<BTreeMap<u64, Watched>>,
@@ -154,7 +154,8 @@ struct Watched {
 const PROCESS: u64 = 0;
 const STDERR: u64 = 1;
 const MEMORY: u64 = 2;
-const KINDS: u64 = 4;
+pub(super) const EVENT: u64 = 3;
+pub(super) const KINDS: u64 = 4;
 const WAKE: u64 = u64::MAX;
 const SPAWNER: u64 = u64::MAX - 1;
 
@@ -300,6 +301,7 @@ impl Shared {
             group,
             limits: *limits,
             layers,
+            epoll: Arc::clone(&self.watch.epoll),
         };
         match ready {
             Ok(own) => {
@@ -511,6 +513,7 @@ impl Watch {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let epoll = Arc::new(epoll);
         Ok(Self { epoll, wake, tasks: Mutex::default(), workers: Mutex::default() })
     }
 
@@ -526,11 +529,13 @@ impl Watch {
         if let Some(events) = &memory_events {
             // At its edge: what was read elsewhere does not make this descriptor quiet.
             let edge = epoll::EventFlags::PRI | epoll::EventFlags::ET;
-            epoll::add(&self.epoll, events, data(MEMORY), edge)?;
+            epoll::add(&*self.epoll, events, data(MEMORY), edge)?;
         }
         let input = epoll::EventFlags::IN;
-        epoll::add(&self.epoll, &worker.stderr, data(STDERR), input)?;
-        epoll::add(&self.epoll, &worker.process, data(PROCESS), input)?;
+        // Until somebody waits for it, nobody looks: it may be written by whoever likes.
+        epoll::add(&*self.epoll, &worker.event, data(EVENT), epoll::EventFlags::ONESHOT)?;
+        epoll::add(&*self.epoll, &worker.stderr, data(STDERR), input)?;
+        epoll::add(&*self.epoll, &worker.process, data(PROCESS), input)?;
         let watched = Watched { worker: Arc::clone(worker), _memory_events: memory_events };
         workers.insert(worker.number, watched);
         drop(workers);
@@ -539,8 +544,9 @@ impl Watch {
     }
 
     fn forget(&self, worker: &Worker) {
-        let _ = epoll::delete(&self.epoll, &worker.process);
-        let _ = epoll::delete(&self.epoll, &worker.stderr);
+        let _ = epoll::delete(&*self.epoll, &worker.process);
+        let _ = epoll::delete(&*self.epoll, &worker.stderr);
+        let _ = epoll::delete(&*self.epoll, &worker.event);
         // Closing the descriptor of its events takes them out of the set.
         self.workers.lock().remove(&worker.number);
     }
@@ -575,7 +581,7 @@ impl Watcher {
                 rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(period.subsec_nanos()) };
             events.clear();
             match epoll::wait(
-                &self.shared.watch.epoll,
+                &*self.shared.watch.epoll,
                 rustix::buffer::spare_capacity(&mut events),
                 Some(&timeout),
             ) {
@@ -606,9 +612,10 @@ impl Watcher {
                     STDERR => {
                         if worker.take_stderr() == 0 {
                             // Its other end is closed: nothing will come.
-                            let _ = epoll::delete(&self.shared.watch.epoll, &worker.stderr);
+                            let _ = epoll::delete(&*self.shared.watch.epoll, &worker.stderr);
                         }
                     }
+                    EVENT => worker.take_event(),
                     _ => worker.look_at_memory_events(),
                 }
             }
@@ -617,15 +624,16 @@ impl Watcher {
 
     /// Looks at workers whose memory no cgroup caps; answers when to look again.
     fn check_memory(&self) -> Duration {
-        let mut busy = false;
+        let (mut busy, now) = (false, std::time::Instant::now());
         let watched: Vec<_> =
             self.shared.watch.workers.lock().values().map(|it| Arc::clone(&it.worker)).collect();
         for worker in watched {
             worker.take_services();
+            worker.settle_calls(now);
             if !worker.layers.has(Layer::CgroupLimits) {
                 worker.check_memory();
-                busy |= worker.is_busy();
             }
+            busy |= worker.is_busy();
         }
         if busy { MEMORY_WATCH_PERIOD } else { IDLE_PERIOD }
     }
@@ -664,7 +672,7 @@ impl Watcher {
         let pid = rustix::process::Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         let data = epoll::EventData::new_u64(SPAWNER);
-        epoll::add(&self.shared.watch.epoll, &handle, data, epoll::EventFlags::IN)?;
+        epoll::add(&*self.shared.watch.epoll, &handle, data, epoll::EventFlags::IN)?;
         self.spawners.push((child, handle));
         let (hello, _) = wire::receive::<Hello>(&ours)?.ok_or(Errno::PIPE)?;
         // That it can make process and mount namespaces is told by workers that are in them.
@@ -677,7 +685,7 @@ impl Watcher {
         self.spawners.retain_mut(|(child, handle)| {
             let ended = matches!(child.try_wait(), Ok(Some(_)) | Err(_));
             if ended {
-                let _ = epoll::delete(&self.shared.watch.epoll, &*handle);
+                let _ = epoll::delete(&*self.shared.watch.epoll, &*handle);
             }
             !ended
         });
