@@ -19,6 +19,7 @@ mod airports;
 mod database;
 mod expect;
 mod report;
+mod rogue;
 mod stage;
 mod work;
 
@@ -57,6 +58,8 @@ pub(crate) enum Sabotage {
     State,
     /// New versions are not watched.
     Probation,
+    /// The plugin that eats memory is spared.
+    Memory,
     /// One bit of the audit log is flipped.
     Audit,
 }
@@ -77,6 +80,7 @@ struct Shown {
     after_faulty: ReloadReceipt,
     rollback: Option<ReloadReceipt>,
     rollback_took: Duration,
+    rogue: rogue::Shown,
     totals: Totals,
     /// Distances answered, as the plugin has counted them through all its versions.
     counted: u64,
@@ -108,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     closed.and(ended)
 }
 
-/// Steps 1 to 5.
+/// Steps 1 to 7.
 fn play(
     arguments: &Arguments,
     stage: &Stage,
@@ -164,6 +168,9 @@ fn play(
         say(&format!("   {}; answered after {rollback_took:.2?}", receipt(rollback)));
     }
     watch(arguments.seconds);
+
+    let rogue = rogue::play(kernel, &text, arguments.sabotage, say)?;
+    watch(arguments.seconds);
     let totals = load.end();
     if arguments.sabotage == Some(Sabotage::State) {
         let place = (0.0, 0.0, 0.0, 0.0);
@@ -179,6 +186,7 @@ fn play(
         after_faulty,
         rollback,
         rollback_took,
+        rogue,
         totals,
         counted,
     })
@@ -248,7 +256,7 @@ fn receipt(receipt: &ReloadReceipt) -> String {
 /// The log as `themis audit verify` and `themis audit show` see it.
 type Audit = (VerifyReport, Vec<AuditRecord>);
 
-/// Step 6: the closing table.
+/// Step 8: the closing table.
 fn close(shown: &Shown, audit: Result<Audit, Failure>, printer: Printer) -> Result<(), Failure> {
     let mut claims = claims(shown);
     let (events, complete, whole) = match &audit {
@@ -286,6 +294,8 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
         (E::SwapBack, O::Done, Some("1.1.0"), Some("probation.errors")),
         (E::FirstCall, O::Done, Some("1.1.0"), None),
         (E::Rollback, O::Done, Some("1.0.0"), None),
+        (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.memory_limit")),
+        (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.deadline")),
     ];
     expected.into_iter().all(|(event, outcome, version, code)| {
         records.iter().any(|record| {
@@ -361,6 +371,7 @@ fn claims(shown: &Shown) -> Vec<Claim> {
         format!("{counted} counted, {served} answered"),
         counted == served,
     ));
+    claims.extend(shown.rogue.claims());
     claims
 }
 

@@ -22,7 +22,7 @@ use themis_messages::lifecycle::{
 use themis_messages::limits::{
     ADMIT_DEADLINE, ASK_DEADLINE, AUDIT_DEADLINE, HOLD_LIMIT_MAX, HOOK_DEADLINE, WORKER_PIDS,
 };
-use themis_messages::sandbox::Limits;
+use themis_messages::sandbox::{Limits, SandboxError};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
@@ -31,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, WorkersConfig};
 use crate::events::Events;
+use crate::plugin_sandbox::PluginSandbox;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
 use crate::runtime::Executor;
 use crate::{admin, autoload, metrics_endpoint};
@@ -245,6 +246,15 @@ impl Kernel {
     #[must_use]
     pub fn loader(&self) -> PluginLoader {
         PluginLoader(self.control.clone())
+    }
+
+    /// Worker processes on their own, from the kernel's own pool.
+    ///
+    /// # Errors
+    /// [`SandboxError`]: why there are none.
+    pub fn sandboxes(&self) -> Result<PluginSandbox, SandboxError> {
+        let workers = &self.control.environment.settings.workers.workers;
+        workers.clone().map(PluginSandbox::of)
     }
 
     /// Replaces plugins and goes back.

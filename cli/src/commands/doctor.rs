@@ -1,7 +1,14 @@
-//! `doctor`: what this machine offers, and what a kernel can isolate with it. Needs no kernel, changes nothing.
+//! `doctor`: what this machine offers, and how well a worker process is really confined here. Needs no kernel; starts one
+//! worker, which ends with the report.
+
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use themis_kernel::PluginSandbox;
+use themis_kernel::config::WorkersConfig;
+use themis_kernel::ids::PluginName;
 use themis_kernel::machine::{Machine, Probe, Verdict};
+use themis_kernel::sandbox::{Isolation, Limits, Require, SandboxError};
 
 use crate::output::{Failure, Printer, table};
 
@@ -10,6 +17,23 @@ struct Report {
     machine: Machine,
     tiers: [Tier; 3],
     fallback: Verdict,
+    /// A worker that was started to see.
+    worker: Worker,
+}
+
+/// What became of it.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum Worker {
+    Confined {
+        isolation: Isolation,
+        #[serde(skip)]
+        took: Duration,
+    },
+    Failed {
+        code: &'static str,
+        what: String,
+    },
 }
 
 /// Whether plugins can run in one isolation tier here, with this release.
@@ -22,11 +46,33 @@ struct Tier {
 
 pub(crate) fn run(printer: Printer) -> Result<(), Failure> {
     let machine = Machine::probe();
-    let report = Report { tiers: tiers(&machine), fallback: machine.verdict(), machine };
+    let worker = start_worker();
+    let tiers = tiers(&machine, &worker);
+    let report = Report { tiers, fallback: machine.verdict(), worker, machine };
     printer.show(&report, people)
 }
 
-fn tiers(machine: &Machine) -> [Tier; 3] {
+/// Facts about a machine are one thing, a process that is confined by them another.
+fn start_worker() -> Worker {
+    let started = || -> Result<(Isolation, Duration), SandboxError> {
+        let nobody: PluginName = match "doctor".parse() {
+            Ok(name) => name,
+            Err(_unlikely) => return Err(SandboxError::NoProgram),
+        };
+        let sandboxes =
+            PluginSandbox::start(&WorkersConfig { pool: 0, ..WorkersConfig::default() })?;
+        let began = Instant::now();
+        let sandboxes = sandboxes.requiring(Require::Any);
+        let sandbox = sandboxes.create_sandbox(&nobody, Limits::default())?;
+        Ok((sandbox.isolation().clone(), began.elapsed()))
+    };
+    match started() {
+        Ok((isolation, took)) => Worker::Confined { isolation, took },
+        Err(error) => Worker::Failed { code: error.code(), what: error.to_string() },
+    }
+}
+
+fn tiers(machine: &Machine, worker: &Worker) -> [Tier; 3] {
     use themis_kernel::ids::Tier as Name;
     let copies = if machine.memfd.is_available() {
         "for plugins named in trusted_in_process; code is mapped from sealed memory files"
@@ -38,9 +84,22 @@ fn tiers(machine: &Machine) -> [Tier; 3] {
         runs: false,
         note: format!("refused with tier.unavailable: this release has no {what}"),
     };
+    let process = match worker {
+        Worker::Confined { isolation, took } => Tier {
+            tier: Name::Process,
+            runs: true,
+            note: format!(
+                "a worker was started in {took:.1?} and is confined at level {}",
+                isolation.level
+            ),
+        },
+        Worker::Failed { code, what } => {
+            Tier { tier: Name::Process, runs: false, note: format!("{code}: {what}") }
+        }
+    };
     [
         Tier { tier: Name::InProcess, runs: true, note: copies.to_owned() },
-        absent(Name::Process, "worker processes"),
+        process,
         absent(Name::Wasm, "WebAssembly engine"),
     ]
 }
@@ -63,8 +122,13 @@ fn people(report: &Report) -> String {
     let mut parts = vec![
         table(["machine", "there", "detail"], std::iter::once(kernel).chain(rows)),
         table(["tier", "runs", "note"], tiers),
-        format!("worker processes could be isolated here at level {tier:?} of A to D: {means}"),
+        format!("worker processes can be confined here at level {tier:?} of A to D: {means}"),
     ];
+    if let Worker::Confined { isolation, .. } = &report.worker
+        && !isolation.missing.is_empty()
+    {
+        parts.push(format!("the worker that was started lacks: {}", isolation.missing_text()));
+    }
     if !next.is_empty() {
         let steps: Vec<_> = next.iter().map(|step| format!("  - {step}")).collect();
         parts.push(format!("to get the next level:\n{}", steps.join("\n")));

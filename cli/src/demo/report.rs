@@ -19,7 +19,7 @@ impl Claim {
 }
 
 /// What has to be in the table: a claim that was not checked has not held.
-const CLAIMS: [&str; 18] = [
+const CLAIMS: [&str; 21] = [
     "refused: unsigned",
     "refused: tampered",
     "refused: behind a symlink",
@@ -36,6 +36,9 @@ const CLAIMS: [&str; 18] = [
     "rollback to 1.0.0",
     "served by 1.0.0 again",
     "call counter survived every change",
+    "text runs in a worker process",
+    "a plugin that eats memory",
+    "a plugin that hangs",
     "events in the audit log",
     "themis audit verify",
 ];
@@ -53,7 +56,7 @@ impl Report {
             let held = if claim.held { "yes" } else { "NO" };
             [claim.what.clone(), claim.seen.clone(), held.to_owned()]
         });
-        format!("6. what was claimed\n{}", table(["claim", "seen", "held"], rows))
+        format!("8. what was claimed\n{}", table(["claim", "seen", "held"], rows))
     }
 
     /// The first claim that did not hold, or was not checked.

@@ -13,8 +13,10 @@ use themis_kernel::{Config, Kernel};
 
 use crate::output::Failure;
 
-/// The C plugin, compiled when this program was built.
+/// The C plugins, compiled when this program was built.
 const TEXT_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libtext.so"));
+const ROGUE_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/librogue.so"));
+const ROGUE_MANIFEST: &str = include_str!("../../../sdk/examples/rogue.manifest.json");
 const TEXT_MANIFEST: &str = include_str!("../../../sdk/examples/text.manifest.json");
 /// The Rust plugin's versions: number, built example, manifest.
 const GEO: [(&str, &str, &str); 4] = [
@@ -64,6 +66,8 @@ impl Stage {
             stage.add(name, "1.0.0", &manifest, TEXT_LIBRARY)?;
             sign_dir(&stage.plugin(&format!("{name}/1.0.0")), &stage.key)?;
         }
+        stage.add("rogue", "1.0.0", ROGUE_MANIFEST, ROGUE_LIBRARY)?;
+        sign_dir(&stage.plugin("rogue/1.0.0"), &stage.key)?;
         stage.spoil()?;
         Ok(stage)
     }
@@ -107,17 +111,26 @@ impl Stage {
         self.dir.path().join("var/admin.sock")
     }
 
-    /// As an operator would write it: these names, this key, in-process by name.
+    /// As an operator would write it: these names, this key, one of them in-process by name.
     /// A version is watched for `probation`.
     pub(crate) fn config(&self, probation: Duration) -> Config {
         let mut config = Config::new(self.dir.path().join("var"), self.dir.path().join("plugins"));
         let names = || {
-            let names = ["geo", "text", "unsigned", "tampered", "linked"];
+            let names = ["geo", "text", "rogue", "unsigned", "tampered", "linked"];
             names.into_iter().filter_map(|name| name.parse::<PluginName>().ok()).collect()
         };
         config.allow = NameSet::Only(names());
-        config.trusted_in_process = names();
-        config.default_tier = Tier::InProcess;
+        // Only geo is trusted with the host's own address space; everything else runs in a process of its own.
+        config.trusted_in_process = "geo".parse().into_iter().collect();
+        config.default_tier = Tier::Process;
+        if let (Ok(geo), Ok(rogue)) = ("geo".parse(), "rogue".parse()) {
+            let geo = config.plugins.entry(geo).or_default();
+            (geo.tier, geo.autoload) = (Some(Tier::InProcess), false);
+            let rogue = config.plugins.entry(rogue).or_default();
+            rogue.autoload = false;
+            rogue.limits.call_deadline = Some(super::rogue::CALL_DEADLINE);
+        }
+        config.failures.wait_first = Duration::from_millis(200);
         config.admin_socket = Some(self.socket());
         config.probation.window = probation;
         // The load takes every core there is: what moves the state may have to wait for one.

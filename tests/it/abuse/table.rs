@@ -13,6 +13,8 @@ pub(super) enum Expect {
     Errno(i32),
     /// The call fails in one of two ways.
     Either(i32, i32),
+    /// The call fails where there is Landlock; else it shows the plugin what its own `/proc` has.
+    WithLandlock(i32),
     /// It is of no use to the plugin, which goes on.
     Ok,
     /// The worker crashes with this signal.
@@ -227,9 +229,9 @@ pub(super) const CONSTRUCTORS: &[(u32, Expect)] = &[
     (4300, Refused("mmap")),
     (4400, Either(ENOENT, EACCES)),
     (4401, Errno(EACCES)),
-    (4402, Errno(EACCES)),
-    (4403, Errno(EACCES)),
-    (4404, Errno(EACCES)),
+    (4402, WithLandlock(EACCES)),
+    (4403, WithLandlock(EACCES)),
+    (4404, WithLandlock(EACCES)),
     (4500, Refused("openat")),
     (4700, Ok),
     (4701, Ok),
