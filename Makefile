@@ -9,6 +9,9 @@ cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 export CARGO_TARGET_DIR ?= $(cache)/themis/target
 bin := $(CARGO_TARGET_DIR)/debug
 
+# What every tier has to do alike.
+both_tiers := binary(it) and test(/^(bad_input|budget|concurrency|hooks|lifecycle|overload|probation|sets|state|supervision|watchdog)::/)
+
 .PHONY: help setup build demo test lint bench
 
 help: ## Show what can be made
@@ -23,14 +26,21 @@ build: setup ## Build the program, the example plugins, the tests and the benche
 demo: build ## Run the demo: make demo ARGS=--once
 	$(bin)/themis demo $(ARGS)
 
-test: build ## Run every test, the examples in the documentation included
+# Compiled once, for the guest kernel as well.
+export THEMIS_FIXTURES := $(CARGO_TARGET_DIR)/fixtures
+
+test: build ## Run every test, the examples in the documentation and the guest kernel included
+	@mkdir -p $(THEMIS_FIXTURES)
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace --locked; \
+	  echo "once more, with plugins in worker processes:"; \
+	  THEMIS_TEST_TIER=process cargo nextest run --workspace --locked -E '$(both_tiers)'; \
 	else \
 	  echo "cargo-nextest is missing: one process per test is needed, so cargo test runs one thread per binary"; \
 	  cargo test --workspace --lib --bins --tests --locked -- --test-threads=1; \
 	fi
 	cargo test --workspace --doc --locked
+	.ci/guest-tests
 
 lint: setup ## Formatting, clippy and documentation, warnings denied
 	cargo fmt --all -- --check

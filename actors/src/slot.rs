@@ -164,6 +164,9 @@ impl Slot {
         request: Vec<u8>,
     ) -> Result<impl Future<Output = Result<Answer, CallError>> + use<>, Vec<u8>> {
         let Some(serving) = self.current.load_full() else { return Err(request) };
+        if !serving.generation.instance.starts_calls() {
+            return Err(request);
+        }
         let Some(held) = HeldServing::enter(&serving) else { return Err(request) };
         let id = match method {
             Method::Id(id) => Some(id),

@@ -12,6 +12,7 @@ mod calls;
 mod endurance;
 mod lifecycle;
 mod report;
+mod workers;
 
 use report::Row;
 
@@ -39,11 +40,13 @@ struct Measured {
     rows: Vec<Row>,
     endurance: Vec<endurance::Endurance>,
     deaths: Vec<endurance::Deaths>,
+    callers: Vec<workers::Callers>,
+    cycles: Option<workers::Cycles>,
 }
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 15] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -54,18 +57,40 @@ const BENCHES: [(&str, Bench); 10] = [
     ("admission", admission::admit),
     ("verify detached", admission::verify_detached),
     ("discovery", admission::discovery),
+    ("worker call", workers::call),
+    ("worker warm", workers::warm),
+    ("worker cold", workers::cold),
+    ("worker memory", workers::memory_cap),
+    ("worker deadline", workers::deadline),
 ];
+
+/// Sandboxes that must leave nothing behind.
+const CYCLES: usize = 1_000;
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
     let wanted =
         |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    let mut measured = Measured { rows: Vec::new(), endurance: Vec::new(), deaths: Vec::new() };
+    let mut measured = Measured {
+        rows: Vec::new(),
+        endurance: Vec::new(),
+        deaths: Vec::new(),
+        callers: Vec::new(),
+        cycles: None,
+    };
     for (name, bench) in BENCHES {
         if wanted(name) {
             eprintln!("measuring {name} ...");
             measured.rows.push(bench());
         }
+    }
+    if wanted("worker callers") {
+        eprintln!("measuring callers of one worker ...");
+        measured.callers = workers::callers();
+    }
+    if wanted("worker cycles") {
+        eprintln!("measuring {CYCLES} sandboxes made and ended ...");
+        measured.cycles = Some(workers::cycles(CYCLES));
     }
     if wanted("endurance") {
         for digests in [2, 300] {
@@ -89,6 +114,8 @@ fn main() -> std::io::Result<()> {
         (!measured.rows.is_empty()).then(|| report::table(&measured.rows)),
         (!measured.endurance.is_empty()).then(|| endurance::table(&measured.endurance)),
         (!measured.deaths.is_empty()).then(|| endurance::deaths_table(&measured.deaths)),
+        (!measured.callers.is_empty()).then(|| workers::callers_table(&measured.callers)),
+        measured.cycles.as_ref().map(workers::cycles_table),
     ];
     for table in tables.into_iter().flatten() {
         println!("{table}\n");

@@ -75,6 +75,10 @@ impl Times {
         self.0.add(&other.0).expect("both have the same precision and resize");
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     pub(crate) fn p50(&self) -> u64 {
         self.0.value_at_quantile(0.5) / 10
     }

@@ -1,6 +1,7 @@
 //! Sandboxes on their own: for hosts that want a worker process and nothing else of the kernel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use themis_messages::ids::PluginName;
 use themis_messages::instance::{CallStatus, HookError, Instance, ReplyBuffer};
@@ -101,6 +102,12 @@ impl PluginSandbox {
     #[must_use]
     pub fn requiring(self, require: Require) -> Self {
         Self { require, ..self }
+    }
+
+    /// Waits until as many workers are ready as are kept, at most `limit`; whether they are.
+    #[must_use]
+    pub fn wait_for_pool(&self, limit: Duration) -> bool {
+        self.workers.wait_for_pool(limit)
     }
 
     /// A worker process for one plugin, confined and with these limits, that waits for it.

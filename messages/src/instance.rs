@@ -21,6 +21,11 @@ pub trait Instance: Send + Sync + fmt::Debug {
     /// calls overlap.
     fn call(&self, method: u32, request: &[u8], reply: &mut ReplyBuffer<'_>) -> CallStatus;
 
+    /// Whether [`Instance::start_call`] begins calls.
+    fn starts_calls(&self) -> bool {
+        false
+    }
+
     /// Begins a call that no thread waits for. What is kept is dropped when the call is over, also when the future is
     /// dropped before that.
     ///

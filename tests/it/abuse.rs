@@ -123,6 +123,8 @@ fn judge(expect: Expect, found: &Verdict) -> Result<(), String> {
         (Expect::RefusedUnnamed, Verdict::SeccompViolation { .. })
         | (Expect::Deadline, Verdict::Deadline { .. })
         | (Expect::Memory, Verdict::MemoryLimit { .. })
+        // A reply is memory as well, and whichever cap it meets first ends it.
+        | (Expect::TooLarge, Verdict::MemoryLimit { .. })
         // It has asked for memory, did not get it, and used what it did not have.
         | (Expect::Memory, Verdict::Deadline { .. } | Verdict::Crash { .. })
         | (Expect::Harmless, _) => true,

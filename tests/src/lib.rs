@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -124,7 +125,10 @@ impl Fixture {
     /// Writes the library to `to`. Where `THEMIS_FIXTURES` names a directory, what was built once is taken from there: a
     /// guest's compiler takes seconds.
     fn build(&self, to: &Path) {
-        let kept = std::env::var_os("THEMIS_FIXTURES").map(|dir| self.kept_in(Path::new(&dir)));
+        // One that knows a path of this very run is of no use to another.
+        let lasts = self.flags.iter().all(|flag| !flag.contains('/'));
+        let kept = std::env::var_os("THEMIS_FIXTURES").filter(|_| lasts);
+        let kept = kept.map(|dir| self.kept_in(Path::new(&dir)));
         if let Some(kept) = kept.as_ref().filter(|kept| kept.is_file()) {
             std::fs::copy(kept, to).expect("the library can be copied");
             return;
@@ -404,6 +408,50 @@ pub fn only_in_process(why: &str) -> bool {
         println!("skipped in the {} tier: {why}", tier().as_str());
     }
     elsewhere
+}
+
+/// Has a plugin in a worker eat memory, again and again; answers the times from the last page it touched to its
+/// caller's error.
+///
+/// # Panics
+/// When it is not killed for its memory.
+#[must_use]
+pub fn cap_to_error(cap: u64, often: usize) -> Vec<Duration> {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "hog", "1.0.0").flag("-DHOG"));
+    let mut config = site.config(&[]);
+    config.default_tier = Tier::Process;
+    config.limits.memory_bytes = cap;
+    config.call_deadline = Duration::from_secs(60);
+    config.probation.window = Duration::ZERO;
+    config.failures.wait_first = Duration::from_millis(1);
+    config.failures.wait_longest = Duration::from_millis(1);
+    config.failures.intensity.restarts = often;
+    config.metrics_listen = Some(([127, 0, 0, 1], 0).into());
+    let kernel = Kernel::start_blocking(config).expect("the kernel starts");
+    let plugin = kernel.loader().load_blocking(&path, None).expect("the plugin loads");
+    let counted = || {
+        let text = kernel.metrics_text().expect("the kernel has the metrics");
+        let line = text.lines().find(|line| line.contains("touched_at_ns"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut times = Vec::new();
+    for _ in 0..often {
+        // Each instance counts from zero to the time of its last page.
+        let (before, generation) = (counted(), plugin.info().generation);
+        let ended = plugin.call(1, b"").expect_err("it eats for ever");
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        assert_eq!(ended.code(), "sandbox.memory_limit", "{ended}");
+        let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("a time");
+        times.push(Duration::from_nanos(now.saturating_sub(counted() - before)));
+        while plugin.info().generation == generation {
+            std::thread::yield_now();
+        }
+    }
+    let layers = plugin.info().isolation.map(|it| it.layers);
+    println!("{}", serde_json::to_string(&layers).expect("JSON"));
+    kernel.shutdown_blocking();
+    times
 }
 
 /// The program of worker processes, beside the running one.

@@ -310,6 +310,10 @@ impl Instance for ProcessInstance {
         &self.loaded.evidence
     }
 
+    fn starts_calls(&self) -> bool {
+        true
+    }
+
     fn start_call(
         &self,
         method: u32,
