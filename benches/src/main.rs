@@ -46,7 +46,7 @@ struct Measured {
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 15] = [
+const BENCHES: [(&str, Bench); 16] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -58,6 +58,7 @@ const BENCHES: [(&str, Bench); 15] = [
     ("verify detached", admission::verify_detached),
     ("discovery", admission::discovery),
     ("worker call", workers::call),
+    ("worker one core", workers::call_on_one_core),
     ("worker warm", workers::warm),
     ("worker cold", workers::cold),
     ("worker memory", workers::memory_cap),
@@ -84,7 +85,7 @@ fn main() -> std::io::Result<()> {
             measured.rows.push(bench());
         }
     }
-    if wanted("worker callers") {
+    if wanted("worker threads") {
         eprintln!("measuring callers of one worker ...");
         measured.callers = workers::callers();
     }

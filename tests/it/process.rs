@@ -103,7 +103,8 @@ fn messages_of_any_size_arrive_whole() {
 
 #[test]
 fn what_a_worker_does_to_itself_is_its_callers_error_and_the_next_call_works() {
-    let ends: [(&str, fn(&Verdict) -> bool); 3] = [
+    type Expected = fn(&Verdict) -> bool;
+    let ends: [(&str, Expected); 3] = [
         ("-DEXIT", |it| *it == Verdict::UnexpectedExit { code: 7 }),
         ("-DCRASH", |it| matches!(it, Verdict::Crash { signal: 11, address: Some(0) })),
         ("-DABORT", |it| matches!(it, Verdict::Crash { signal: 6, .. })),

@@ -284,6 +284,21 @@ static int other(uint32_t number, themis_slice request, char *told, size_t cap) 
     case 5700: snprintf(told, cap, "%d", threads(spin, 100)); return 1;
     case 5900: threads(spin, 4); spin(NULL); return 1;
     case 6001: signal(SIGSEGV, leave); *(volatile int *)NULL = 1; return 1;
+    case 6003: {
+      /* Nobody is to hear of it: the system then kills at once. */
+      sigset_t all;
+      sigfillset(&all);
+      pthread_sigmask(SIG_SETMASK, &all, NULL);
+      syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+      return 1;
+    }
+    case 6004: {
+      /* Whoever hears of it has no stack to stand on. */
+      stack_t nowhere = {.ss_sp = (void *)4096, .ss_size = 65536};
+      sigaltstack(&nowhere, NULL);
+      syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+      return 1;
+    }
     case 6100: memset(shared_words(request.ptr), (int)word, 256 << 10); return 1;
     case 6101: fill(shared_words(request.ptr), 16384, word); return 1;
     case 6102: fill(shared_words(request.ptr), 256 << 10, word); return 1;

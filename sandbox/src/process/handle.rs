@@ -362,10 +362,14 @@ impl Worker {
         down.request_len.store(len as u64, Ordering::Relaxed);
         down.first_len.store(request.0.len() as u64, Ordering::Relaxed);
         down.spin.store(spin, Ordering::Relaxed);
-        down.waiting.word.store(waiting, Ordering::Relaxed);
+        // Left alone when it says so already: the line then stays in both caches.
+        if down.waiting.word.load(Ordering::Relaxed) != waiting {
+            down.waiting.word.store(waiting, Ordering::Relaxed);
+        }
         let before = down.turn.load(Ordering::Relaxed);
         down.turn.store(before.wrapping_add(1), Ordering::SeqCst);
-        if up.sleep.asleep.swap(0, Ordering::SeqCst) != 0 {
+        if up.sleep.asleep.load(Ordering::SeqCst) != 0 {
+            up.sleep.asleep.store(0, Ordering::SeqCst);
             let _ = futex::wake(&down.turn, futex::Flags::empty(), 1);
         }
         before

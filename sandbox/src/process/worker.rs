@@ -131,6 +131,7 @@ fn apply(filter: Result<seccompiler::BpfProgram, seccomp::BadFilter>) -> Result<
             Errno::from_io_error(&error).unwrap_or(Errno::IO)
         }
         // A thread has a filter of its own.
-        _ => Errno::SRCH,
+        seccompiler::Error::ThreadSync(_) => Errno::SRCH,
+        seccompiler::Error::Backend(_) | seccompiler::Error::EmptyFilter => Errno::INVAL,
     })
 }

@@ -9,6 +9,8 @@ pub(super) enum Expect {
     RefusedNumber(i64),
     /// As [`Expect::Refused`], without the kernel saying which call it was.
     RefusedUnnamed,
+    /// It ends the worker before anybody can say what for.
+    EndsUnnamed,
     /// The call fails, and the plugin goes on.
     Errno(i32),
     /// The call fails in one of two ways.
@@ -181,6 +183,8 @@ pub(super) const CALLS: &[(u32, Expect)] = &[
     (5900, Deadline),
     (6000, Refused("rt_sigaction")),
     (6001, Exit(9)),
+    (6003, RefusedUnnamed),
+    (6004, EndsUnnamed),
     (6100, Harmless),
     (6101, Harmless),
     (6102, Harmless),
@@ -222,6 +226,7 @@ pub(super) const CONSTRUCTORS: &[(u32, Expect)] = &[
     (2700, Refused("pidfd_open")),
     (2800, Refused("setuid")),
     (3000, Refused("dup")),
+    (3002, Refused("close")),
     (3100, Refused("sendmsg")),
     (3200, Refused("write")),
     (3400, RefusedUnnamed),

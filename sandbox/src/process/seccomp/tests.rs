@@ -95,7 +95,7 @@ fn meeting(number: c_long, conditions: &[When]) -> Seen {
                 arguments[usize::from(argument)] |= value;
             }
             When::Without(_, _) => {}
-            When::Not(argument, value) => arguments[usize::from(argument)] = value + 1,
+            When::Not(argument, value) => arguments[usize::from(argument)] = value + 100,
         }
     }
     Seen { number, arguments }
