@@ -1,7 +1,7 @@
 //! What a generation has used: told by its tier, or estimated from sampled calls where the tier cannot tell.
 //!
 //! In the host's own process nobody counts a plugin's time or memory. One call in
-//! [`LATENCY_SAMPLE`](themis_messages::limits::LATENCY_SAMPLE) is measured by the clock of the caller's thread, and taken
+//! [`LATENCY_SAMPLE`] is measured by the clock of the caller's thread, and taken
 //! for all of them; memory is what its image keeps. Other tiers count exactly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
