@@ -131,6 +131,7 @@ fn judge(expect: Expect, found: &Verdict) -> Result<(), String> {
         | (Expect::Harmless, _) => true,
         (Expect::Ok | Expect::TooLarge, Verdict::Deadline { .. }) => is_guest(),
         (Expect::Crash(signal), Verdict::Crash { signal: found, .. }) => signal == *found,
+        (Expect::Panic(text), Verdict::Panic { message }) => message.contains(text),
         (Expect::Exit(code), Verdict::UnexpectedExit { code: found }) => code == *found,
         _ => false,
     };
@@ -164,11 +165,21 @@ fn judge_answer(expect: Expect, answer: &str) -> Result<(), String> {
 
 #[test]
 fn whatever_a_call_tries_it_ends_as_it_must_and_the_next_call_works() {
+    attack_in_calls(&hostile(&[]), table::CALLS);
+}
+
+#[test]
+fn the_standard_library_of_rust_works_within_the_process_and_reaches_nothing_outside() {
+    attack_in_calls(&Fixture::rust("hostile.rs", "hostile", "1.0.0"), table::RUST);
+}
+
+/// Makes every attempt; panics with all whose outcome is not the expected one.
+fn attack_in_calls(fixture: &Fixture, attempts: &[(u32, Expect)]) {
     let mut stage = Stage::new();
-    let path = stage.site.add(&hostile(&[]));
+    let path = stage.site.add(fixture);
     let plugin = stage.kernel.loader().load_blocking(path, None).unwrap();
     let mut wrong = Vec::new();
-    for (method, expect) in table::CALLS {
+    for (method, expect) in attempts {
         let method = *method;
         let judged = match plugin.call(method, &method.to_le_bytes()) {
             Ok(answer) => judge_answer(*expect, &String::from_utf8_lossy(&answer.bytes)),
@@ -193,7 +204,7 @@ fn whatever_a_call_tries_it_ends_as_it_must_and_the_next_call_works() {
         assert_eq!(answer, Ok(b"again".to_vec()), "after {method}");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    println!("{} attempts in calls", table::CALLS.len());
+    println!("{} attempts in calls", attempts.len());
     stage.end();
 }
 

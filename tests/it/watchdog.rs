@@ -51,7 +51,11 @@ fn a_plugin_that_is_not_well_is_restarted_until_it_is() {
     let sick = site.path().join("sick");
     let flag = format!("-DSICK=\"{}\"", sick.display());
     let path = site.add(&Fixture::c("moody.c", "moody", "1.0.0").flag(&flag));
-    let kernel = Kernel::start_blocking(hasty(&site)).unwrap();
+    let mut config = hasty(&site);
+    // However many restarts fail before the file is gone, it is not given up.
+    config.failures.failed_loads = u32::MAX;
+    config.failures.intensity.restarts = usize::MAX;
+    let kernel = Kernel::start_blocking(config).unwrap();
     let mut events = kernel.subscribe();
     let plugin = kernel.loader().load_blocking(&path, None).unwrap();
     let before = plugin.info().generation.unwrap();

@@ -73,6 +73,8 @@ pub struct Fixture {
 #[derive(Debug, Clone)]
 enum Source {
     C(PathBuf),
+    /// Built without the SDK, and without unwinding.
+    Rust(PathBuf),
     Built(PathBuf),
 }
 
@@ -82,6 +84,13 @@ impl Fixture {
     pub fn c(source: &str, name: &str, version: &str) -> Self {
         let path = repository().join("tests/plugins").join(source);
         Self::new(Source::C(path), name, version)
+    }
+
+    /// A Rust source of `plugins/`.
+    #[must_use]
+    pub fn rust(source: &str, name: &str, version: &str) -> Self {
+        let path = repository().join("tests/plugins").join(source);
+        Self::new(Source::Rust(path), name, version)
     }
 
     /// A library that is built already; its descriptor must say `name` and `version`.
@@ -144,10 +153,11 @@ impl Fixture {
 
     /// By everything that its content depends on.
     fn kept_in(&self, dir: &Path) -> PathBuf {
-        let (Source::C(source) | Source::Built(source)) = &self.source;
+        let (Source::C(source) | Source::Rust(source) | Source::Built(source)) = &self.source;
         let mut text =
             format!("{} {} {:?} {}", self.name, self.version, self.flags, source.display());
-        for path in [source.clone(), repository().join("tests/plugins/fixture.h")] {
+        let shared = ["tests/plugins/fixture.h", "sdk/src/abi.rs"].map(|it| repository().join(it));
+        for path in std::iter::once(source.clone()).chain(shared) {
             text.push_str(&String::from_utf8_lossy(&std::fs::read(path).expect("it can be read")));
         }
         let digest = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
@@ -158,6 +168,20 @@ impl Fixture {
         match &self.source {
             Source::Built(library) => {
                 std::fs::copy(library, to).expect("the library can be copied");
+            }
+            Source::Rust(source) => {
+                let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+                let status = Command::new(rustc)
+                    .args(["--edition=2024", "--crate-type=cdylib", "--cap-lints=allow", "-O"])
+                    .args(["-Cpanic=abort", "-Clink-arg=-Wl,--build-id", "-o"])
+                    .arg(to)
+                    .args(&self.flags)
+                    .arg(source)
+                    .env("NAME", &self.name)
+                    .env("VERSION", &self.version)
+                    .status()
+                    .expect("rustc is there");
+                assert!(status.success(), "{} does not compile", source.display());
             }
             Source::C(source) => {
                 let include = repository().join("sdk/include");

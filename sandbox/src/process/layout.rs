@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 use themis_messages::limits::{MESSAGE_BYTES_MAX, PLUGIN_COUNTERS_MAX, WORKER_CALLS_MAX};
 
-/// Descriptors of a worker, in their places.
+/// Descriptors of a worker, in their places. What a plugin prints belongs in the log, as what it complains of does.
+pub(super) const OUT_FD: i32 = 1;
 pub(super) const LOG_FD: i32 = 2;
 pub(super) const CONTROL_FD: i32 = 3;
 pub(super) const DOWN_FD: i32 = 4;

@@ -23,7 +23,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::layout::{EVENT_FD, LOG_FD};
+use super::layout::{EVENT_FD, LOG_FD, OUT_FD};
 
 /// Made on purpose once a refusal was noted: no libc makes it, and the kernel kills for it.
 pub(super) const FATAL: c_long = libc::SYS_kexec_load;
@@ -151,7 +151,7 @@ pub(super) const SOFT: [(i32, &[c_long]); 4] = [
 
 /// What serving needs. `pid` is the worker's own number, as it sees it.
 pub(super) fn strict(pid: u32) -> Vec<Allowed> {
-    let (log, event) = (LOG_FD as u64, EVENT_FD as u64);
+    let (out, log, event) = (OUT_FD as u64, LOG_FD as u64, EVENT_FD as u64);
     let pid = u64::from(pid);
     let mut list = free(FREE);
     list.extend([
@@ -168,8 +168,8 @@ pub(super) fn strict(pid: u32) -> Vec<Allowed> {
         any_of(libc::SYS_madvise, ADVICE.map(|advice| vec![When::Is(2, advice)])),
         any_of(libc::SYS_getrandom, [0, 1, 4].map(|flags| vec![When::Is(2, flags)])),
         any_of(libc::SYS_read, [vec![When::Is(0, event)]]),
-        any_of(libc::SYS_write, [log, event].map(|fd| vec![When::Is(0, fd)])),
-        any_of(libc::SYS_writev, [vec![When::Is(0, log)]]),
+        any_of(libc::SYS_write, [out, log, event].map(|fd| vec![When::Is(0, fd)])),
+        any_of(libc::SYS_writev, [out, log].map(|fd| vec![When::Is(0, fd)])),
         any_of(libc::SYS_tgkill, [vec![When::Is(0, pid), When::Is(2, libc::SIGABRT as u64)]]),
         any_of(libc::SYS_rt_sigaction, [vec![When::Not(0, libc::SIGSYS as u64)]]),
         any_of(libc::SYS_clone, [vec![When::Is(0, THREAD)]]),
@@ -196,7 +196,10 @@ pub(super) fn wide(pid: u32) -> Vec<Allowed> {
     list.extend([
         any_of(libc::SYS_openat, [vec![When::Without(2, OPEN_WRITES)]]),
         // What is written to later must not become something else.
-        any_of(libc::SYS_close, [vec![When::Not(0, LOG_FD as u64), When::Not(0, EVENT_FD as u64)]]),
+        any_of(
+            libc::SYS_close,
+            [[OUT_FD, LOG_FD, EVENT_FD].map(|fd| When::Not(0, fd as u64)).into()],
+        ),
         any_of(libc::SYS_mmap, [code, data, memory]),
         any_of(
             libc::SYS_seccomp,

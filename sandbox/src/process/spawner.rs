@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use themis_messages::sandbox::{Layer, Layers, SetupStep};
 
-use super::layout::{CONTROL_FD, DOWN_FD, EVENT_FD, LOG_FD, PROGRAM_FD, UP_FD};
+use super::layout::{CONTROL_FD, DOWN_FD, EVENT_FD, LOG_FD, OUT_FD, PROGRAM_FD, UP_FD};
 use super::wire::{self, Failed, Hello, Spawn, Spawned};
 
 /// Argument that makes the program a worker.
@@ -190,7 +190,7 @@ impl Places<'_> {
     fn settle(&self, program: &OwnedFd) -> Result<(), Errno> {
         let wanted: [(BorrowedFd<'_>, RawFd); 8] = [
             (self.null, 0),
-            (self.null, 1),
+            (self.log.as_fd(), OUT_FD),
             (self.log.as_fd(), LOG_FD),
             (self.control.as_fd(), CONTROL_FD),
             (self.down.as_fd(), DOWN_FD),

@@ -21,6 +21,8 @@ pub(super) enum Expect {
     Ok,
     /// The worker crashes with this signal.
     Crash(i32),
+    /// The plugin gives up, and says this.
+    Panic(&'static str),
     /// The worker exits with this status.
     Exit(i32),
     /// It is killed at its deadline.
@@ -195,6 +197,8 @@ pub(super) const CALLS: &[(u32, Expect)] = &[
     (6300, Ok),
     (6301, Ok),
     (6302, Ok),
+    (6303, Ok),
+    (6304, Ok),
     (7300, Harmless),
     (7301, Harmless),
 ];
@@ -258,4 +262,50 @@ pub(super) const HOOKS: &[(u32, Expect)] = &[
     (5100, Crash(6)),
     (5300, Exit(7)),
     (1200, Refused("socket")),
+];
+
+/// What a plugin in Rust tries by means of the standard library: `(method, what comes of it)`.
+pub(super) const RUST: &[(u32, Expect)] = &[
+    (100, Ok),
+    (101, Ok),
+    (102, Ok),
+    (103, Ok),
+    (104, Ok),
+    (105, Ok),
+    (106, Ok),
+    (107, Ok),
+    (108, Ok),
+    (109, Ok),
+    (110, Ok),
+    (111, Ok),
+    (112, Ok),
+    (113, Ok),
+    (200, Errno(EACCES)),
+    (201, Refused("openat")),
+    (202, Errno(EACCES)),
+    (203, Errno(EACCES)),
+    (204, Errno(EACCES)),
+    (205, Refused("unlink")),
+    (206, Errno(EACCES)),
+    (207, Errno(EACCES)),
+    (210, Refused("socket")),
+    (211, Refused("socket")),
+    (212, Refused("socket")),
+    (213, Refused("socketpair")),
+    (214, Refused("socket")),
+    // Its helper has every signal blocked: nobody can say which call it was.
+    (220, RefusedUnnamed),
+    (221, Refused("execve")),
+    (222, Refused("chdir")),
+    (300, Panic("the plugin has had enough")),
+    (301, Panic("a thread of it has had enough")),
+    (302, Crash(6)),
+    (303, Exit(3)),
+    (304, Crash(11)),
+    (305, Crash(11)),
+    (306, Memory),
+    (307, Deadline),
+    (308, Deadline),
+    (309, Panic("index out of bounds")),
+    (310, Deadline),
 ];
