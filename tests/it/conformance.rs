@@ -124,24 +124,29 @@ fn an_author_is_told_what_is_broken() {
     let site = Site::new();
     let good = site.add_unsigned(&Fixture::c("counter.c", "counter", "1.0.0"));
     let bad = site.add_unsigned(&Fixture::c("wild_code.c", "wild", "1.0.0"));
-    let check = |below: &str| {
-        let mut command = themis_tests::program();
-        command.args(["plugin", "check", "--reloads", "20", "--json"]).arg(site.root().join(below));
-        command.output().unwrap()
-    };
-    let output = check(&good);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["plugin"], "counter");
-    assert_eq!(report["findings"].as_array().unwrap().len(), BEHAVIOURS.len());
-    let output = check(&bad);
-    assert_eq!(output.status.code(), Some(1));
-    let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert!(told["error"]["code"].as_str().unwrap().starts_with("check."), "{told}");
     let crashing = Fixture::c("rude.c", "rude", "1.0.0").flag("-DEXIT");
-    let output = check(&site.add_unsigned(&crashing));
-    let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert_eq!(told["error"]["code"], "check.crashed", "{told}");
-    let output = check("nowhere");
-    assert_eq!(output.status.code(), Some(1));
+    let crashing = site.add_unsigned(&crashing);
+    for tier in TIERS {
+        let check = |below: &str| {
+            let mut command = themis_tests::program();
+            command.args(["plugin", "check", "--reloads", "20", "--json", "--tier", tier.as_str()]);
+            command.arg(site.root().join(below)).output().unwrap()
+        };
+        let refused = |below: &str| {
+            let output = check(below);
+            assert_eq!(output.status.code(), Some(1), "{below} in tier {tier}");
+            let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+            told["error"]["code"].as_str().unwrap().to_owned()
+        };
+        let output = check(&good);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["plugin"], &report["tier"]), (&"counter".into(), &tier.as_str().into()));
+        assert_eq!(report["findings"].as_array().unwrap().len(), BEHAVIOURS.len());
+        assert!(refused(&bad).starts_with("check."), "{tier}");
+        // One ends the process it is looked at in, the other a worker of that.
+        let ended = refused(&crashing);
+        assert_eq!(ended == "check.crashed", tier == Tier::InProcess, "{tier}: {ended}");
+        refused("nowhere");
+    }
 }

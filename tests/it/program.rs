@@ -153,6 +153,13 @@ fn a_plugin_lives_behind_the_socket() {
 
     succeed(daemon.run(&["plugin", "unload", "counter"]));
     refuse(&daemon.call("version", b""), "call.not_loaded");
+    // The program is its own worker program.
+    succeed(daemon.run(&["plugin", "load", "plugins/counter/1.0.0", "--tier", "process"]));
+    assert_eq!(daemon.call("echo", b"from a worker").stdout, b"from a worker");
+    let info = daemon.json(&["plugin", "info", "counter"]);
+    assert_eq!(info["tier"], "process");
+    assert!(info["isolation"]["pid"].as_u64().is_some_and(|pid| pid > 1), "{info}");
+    succeed(daemon.run(&["plugin", "unload", "counter"]));
     let shown = daemon.json(&["audit", "show"]);
     let events: Vec<_> = shown.as_array().unwrap().iter().map(|it| it["event"].clone()).collect();
     assert!(events.contains(&json!("rollback")), "{events:?}");

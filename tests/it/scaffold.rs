@@ -6,6 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use themis_kernel::admission::remedy;
+use themis_kernel::config::Program;
+use themis_kernel::ids::Tier;
 use themis_kernel::{Config, Kernel};
 use themis_tests::{Fixture, Site, every_admit_error};
 
@@ -46,9 +48,12 @@ fn signs_loads_and_answers(dir: &Path, name: &str, arguments: &[&str]) -> Kernel
     assert_eq!(told["descriptor"]["name"], name);
     assert!(told["build_id"].is_string(), "{told}");
 
-    let config = Config::from_file(&dir.join("themis.toml")).unwrap();
+    let mut config = Config::from_file(&dir.join("themis.toml")).unwrap();
+    // The program is its own worker program; a test is not.
+    config.workers.program = Program::At(themis_tests::worker_program());
     let kernel = Kernel::start_blocking(config).unwrap();
     let plugin = kernel.plugin(name).expect("it was loaded at start");
+    assert_eq!(plugin.info().tier, Some(Tier::Process));
     assert_eq!(plugin.call("hello", b"world").unwrap().bytes, b"hello, world");
     assert_eq!(plugin.call("hello", b"").unwrap().bytes, b"hello, ");
     kernel

@@ -34,8 +34,8 @@ const EACH_RELOAD: Duration = Duration::from_millis(500);
 pub(crate) struct Arguments {
     /// The plugin's directory, with its manifest; it need not be signed, and is not changed
     dir: PathBuf,
-    /// Where to run it: in-process, process or wasm
-    #[arg(long, default_value = "in-process")]
+    /// Where to run it: process, in-process or wasm
+    #[arg(long, default_value = "process")]
     tier: Tier,
     /// Reloads under load
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
