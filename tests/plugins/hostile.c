@@ -193,7 +193,9 @@ static void make(const struct call *it, char *told, size_t cap) {
 #define ARENA (64L << 20)
 static uint8_t *shared_words(const uint8_t *request) {
   const long slots = 5;
-  const uint8_t *down = request - ARENAS - ARENA; /* the first slot for calls */
+  const uintptr_t at = (uintptr_t)request;
+  /* A short request is on the first page, a long one where the first slot for calls has its own. */
+  const uint8_t *down = at % 4096 == 0 ? request - ARENAS - ARENA : (const uint8_t *)(at & ~4095UL);
   return (uint8_t *)down - (ARENAS + slots * ARENA);
 }
 

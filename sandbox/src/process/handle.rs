@@ -26,7 +26,7 @@ use themis_messages::sandbox::{Activity, Layers, Limits, Usage, Verdict};
 
 use super::cgroup::Group;
 use super::drain::Drain;
-use super::layout::{Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, arena};
+use super::layout::{Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, reply_place, request_place};
 use super::pending::Calls;
 use super::shared::Region;
 use super::spin::Spin;
@@ -99,7 +99,8 @@ pub(super) struct Worker {
     free: AtomicU32,
     /// All of them.
     slots: AtomicU32,
-    waiting: AtomicU32,
+    /// Who waits for a slot, on a thread or without one.
+    pub(super) waiting: AtomicU32,
     freed: (Mutex<()>, Condvar),
     /// Held for a turn of slot 0.
     hooks: Mutex<()>,
@@ -263,10 +264,11 @@ impl Worker {
     pub(super) fn give_seat_back(&self, slot: usize) {
         self.free.fetch_or(1 << slot, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            let _queue = self.freed.0.lock();
+            let queue = self.freed.0.lock();
             self.freed.1.notify_one();
+            drop(queue);
+            self.wake_seating(&mut self.calls.lock());
         }
-        self.wake_seating();
     }
 
     /// The bytes of a call's answer, and what the plugin has said meanwhile.
@@ -278,7 +280,7 @@ impl Worker {
         reply: &mut Vec<u8>,
     ) {
         self.take_reply(slot, answered, reply);
-        self.down.give_back(arena(slot), request_len);
+        self.down.give_back(request_place(slot, request_len), request_len);
         self.request_bytes.fetch_add(request_len as u64, Ordering::Relaxed);
         self.reply_bytes.fetch_add(answered.len as u64, Ordering::Relaxed);
         self.take_services();
@@ -340,7 +342,8 @@ impl Worker {
             self.sleep(&self.down.header().slots[slot], up, before, overdue)?;
         }
         let answered = self.answered_after(slot, before)?;
-        self.down.give_back(arena(slot), request.0.len() + request.1.len());
+        let len = request.0.len() + request.1.len();
+        self.down.give_back(request_place(slot, len), len);
         Ok(answered)
     }
 
@@ -355,8 +358,9 @@ impl Worker {
     ) -> u32 {
         let (down, up) = (&self.down.header().slots[slot], &self.up.header().slots[slot]);
         let len = request.0.len() + request.1.len();
-        self.down.write(arena(slot), request.0);
-        self.down.write(arena(slot) + request.0.len(), request.1);
+        let place = request_place(slot, len);
+        self.down.write(place, request.0);
+        self.down.write(place + request.0.len(), request.1);
         down.op.store(op as u32, Ordering::Relaxed);
         down.method.store(method, Ordering::Relaxed);
         down.request_len.store(len as u64, Ordering::Relaxed);
@@ -370,7 +374,7 @@ impl Worker {
         down.turn.store(before.wrapping_add(1), Ordering::SeqCst);
         if up.sleep.asleep.load(Ordering::SeqCst) != 0 {
             up.sleep.asleep.store(0, Ordering::SeqCst);
-            let _ = futex::wake(&down.turn, futex::Flags::empty(), 1);
+            let _ = futex::wake(&up.sleep.asleep, futex::Flags::empty(), 1);
         }
         before
     }
@@ -431,8 +435,9 @@ impl Worker {
     }
 
     fn take_reply(&self, slot: usize, answered: &Reply, reply: &mut Vec<u8>) {
-        self.up.read(arena(slot), answered.len, reply);
-        self.up.give_back(arena(slot), answered.len);
+        let place = reply_place(slot, answered.len);
+        self.up.read(place, answered.len, reply);
+        self.up.give_back(place, answered.len);
     }
 
     // === Ends ===

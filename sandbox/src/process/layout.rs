@@ -12,6 +12,7 @@
 //!
 //! The files behind are sparse and sealed in size. What is touched is given back after a large message.
 
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 use themis_messages::limits::{MESSAGE_BYTES_MAX, PLUGIN_COUNTERS_MAX, WORKER_CALLS_MAX};
@@ -45,9 +46,31 @@ pub(super) const fn file_bytes(slots: usize) -> usize {
     ARENAS + slots * ARENA
 }
 
-/// Where the message of a slot lies.
+/// Where a long message of a slot lies.
 pub(super) const fn arena(slot: usize) -> usize {
     ARENAS + slot * ARENA
+}
+
+/// Bytes of a request that travel with the words that announce it: each cache line that the other side has to fetch
+/// costs about half a round trip.
+pub(super) const NEAR_REQUEST: usize = 96;
+/// The same of a reply.
+pub(super) const NEAR_REPLY: usize = 104;
+
+/// Where a request of so many bytes lies.
+pub(super) const fn request_place(slot: usize, len: usize) -> usize {
+    if len > NEAR_REQUEST {
+        return arena(slot);
+    }
+    offset_of!(Down, slots) + slot * size_of::<DownSlot>() + offset_of!(DownSlot, near)
+}
+
+/// Where a reply of so many bytes lies.
+pub(super) const fn reply_place(slot: usize, len: usize) -> usize {
+    if len > NEAR_REPLY {
+        return arena(slot);
+    }
+    offset_of!(Up, slots) + slot * size_of::<UpSlot>() + offset_of!(UpSlot, near)
 }
 
 /// What the host writes.
@@ -84,6 +107,8 @@ pub(super) struct DownSlot {
     pub(super) request_len: AtomicU64,
     /// Of a request of two parts: bytes of the first.
     pub(super) first_len: AtomicU64,
+    /// A short request. Elsewhere it is read and written by address.
+    pub(super) near: [AtomicU8; NEAR_REQUEST],
     /// How the caller waits: one of `WAIT_*`. On a line of its own: it is written after the request.
     pub(super) waiting: WaitLine,
 }
@@ -145,6 +170,9 @@ pub(super) struct UpSlot {
     pub(super) reply_len: AtomicU64,
     /// Not zero when the reply went over its cap.
     pub(super) overflow: AtomicU32,
+    pub(super) unused: AtomicU32,
+    /// A short reply.
+    pub(super) near: [AtomicU8; NEAR_REPLY],
     /// On a line of its own: written while the host looks at the turn.
     pub(super) sleep: SleepLine,
 }
@@ -176,6 +204,9 @@ pub(super) struct Log {
 const _: () = assert!(size_of::<Down>() <= ARENAS);
 const _: () = assert!(size_of::<Up>() <= ARENAS);
 const _: () = assert!(LOG_BYTES.is_power_of_two());
+// What announces a message and a short message itself fill two lines, which processors fetch as a pair.
+const _: () = assert!(offset_of!(DownSlot, waiting) == 128 && offset_of!(UpSlot, sleep) == 128);
+const _: () = assert!(offset_of!(DownSlot, near) % 8 == 0 && offset_of!(UpSlot, near) % 8 == 0);
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::FromRepr)]

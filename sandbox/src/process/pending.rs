@@ -9,6 +9,7 @@ use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -62,10 +63,7 @@ impl Pending {
         if !self.worker.is_live() {
             return Err(self.worker.gone());
         }
-        let Some(slot) = self.worker.try_seat().map(super::handle::Seat::into_slot) else {
-            calls.seating.push(waker.clone());
-            return Ok(false);
-        };
+        let Some(slot) = self.worker.seat_or_queue(&mut calls, waker) else { return Ok(false) };
         let until = Instant::now() + self.worker.limits.call_deadline;
         let request = (self.request.as_slice(), [].as_slice());
         let before = self.worker.publish(slot, (Op::Call, self.method), request, WAIT_EVENT, 0);
@@ -177,7 +175,7 @@ impl Worker {
             }
         }
         if !live {
-            calls.seating.drain(..).for_each(Waker::wake);
+            self.wake_seating(&mut calls);
         }
         drop(calls);
         for orphan in left {
@@ -191,8 +189,26 @@ impl Worker {
     }
 
     /// Somebody left a seat: whoever waits for one looks again. All of them, since one may have given up.
-    pub(super) fn wake_seating(&self) {
-        let seating = std::mem::take(&mut self.calls.lock().seating);
-        seating.into_iter().for_each(Waker::wake);
+    pub(super) fn wake_seating(&self, calls: &mut Calls) {
+        for waiting in calls.seating.drain(..) {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            waiting.wake();
+        }
+    }
+
+    /// A seat, or a place among those who are woken when there is one.
+    fn seat_or_queue(&self, calls: &mut Calls, waker: &Waker) -> Option<usize> {
+        let into_slot = super::handle::Seat::into_slot;
+        if let Some(slot) = self.try_seat().map(into_slot) {
+            return Some(slot);
+        }
+        // Said before the last look: whoever gives a seat back looks at this after.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        if let Some(slot) = self.try_seat().map(into_slot) {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Some(slot);
+        }
+        calls.seating.push(waker.clone());
+        None
     }
 }

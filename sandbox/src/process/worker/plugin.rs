@@ -18,10 +18,10 @@ use themis_messages::manifest::{AbiVersion, Capability};
 use themis_messages::sandbox::SetupStep;
 use themis_plugin::abi::{self, Slice};
 
-use super::super::layout::{Op, STATUS_MISSING};
+use super::super::layout::{NEAR_REPLY, Op, STATUS_MISSING};
 use super::super::wire::{self, PluginFile};
 use super::Memory;
-use super::serve::Turn;
+use super::serve::{Room, Turn};
 use super::services::{Data, HostTable};
 use crate::admission::Descriptor;
 use crate::native::{Entries, Target, entries_in_memory, lend, prefix};
@@ -149,22 +149,44 @@ impl Answer {
         Self { status, len: 0, overflowed: false }
     }
 
-    pub(super) fn bytes(status: i32, reply: *mut u8, bytes: &[u8]) -> Self {
-        let len = bytes.len().min(MESSAGE_BYTES_MAX);
-        // SAFETY: a slot's reply has room for a whole message, and only this thread writes to it.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), reply, len) };
-        Self { status, len, overflowed: false }
+    pub(super) fn bytes(status: i32, reply: Room, bytes: &[u8]) -> Self {
+        let mut area = ReplyArea::new(reply, MESSAGE_BYTES_MAX, true);
+        area.append(bytes);
+        Self { status, len: area.len, overflowed: false }
     }
 }
 
 /// Takes a reply where the host will read it.
 struct ReplyArea {
-    start: *mut u8,
+    room: Room,
     cap: usize,
     len: usize,
     /// A text that is too long is cut; anything else is refused whole.
     cuts: bool,
     overflowed: bool,
+}
+
+impl ReplyArea {
+    fn new(room: Room, cap: usize, cuts: bool) -> Self {
+        Self { room, cap, len: 0, cuts, overflowed: false }
+    }
+
+    /// Appends what there is room for under the cap.
+    fn append(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(self.cap - self.len)];
+        let (before, after) = (self.len, self.len + bytes.len());
+        let Room { near, far } = self.room;
+        let start = if after <= NEAR_REPLY { near } else { far };
+        // SAFETY: `after` is at most `cap`, which the far place has, and the near one where it is chosen; only this thread
+        // writes to either. A plugin that passes a part of the area itself is served by a copy that allows overlap.
+        unsafe {
+            if before <= NEAR_REPLY && after > NEAR_REPLY {
+                ptr::copy_nonoverlapping(near, far, before);
+            }
+            ptr::copy(bytes.as_ptr(), start.add(before), bytes.len());
+        }
+        self.len = after;
+    }
 }
 
 impl Target for ReplyArea {
@@ -178,11 +200,7 @@ impl Target for ReplyArea {
             return false;
         }
         // SAFETY: valid during this call by the ABI.
-        let bytes = unsafe { prefix(chunk, room) };
-        // SAFETY: `len + bytes.len()` is at most `cap`, which the area has; a plugin that passes a part of the area itself
-        // is served by a copy that allows overlap.
-        unsafe { ptr::copy(bytes.as_ptr(), self.start.add(self.len), bytes.len()) };
-        self.len += bytes.len();
+        self.append(unsafe { prefix(chunk, room) });
         fits
     }
 }
@@ -297,7 +315,7 @@ fn into_reply(
     cuts: bool,
     entry: impl FnOnce(*const abi::Reply) -> i32,
 ) -> Answer {
-    let mut area = ReplyArea { start: turn.reply, cap, len: 0, cuts, overflowed: false };
+    let mut area = ReplyArea::new(turn.reply, cap, cuts);
     let loan = lend(&mut area);
     let status = entry(loan.as_ptr());
     drop(loan);

@@ -17,7 +17,7 @@ use themis_messages::instance::Concurrency;
 use themis_messages::sandbox::SetupStep;
 
 use super::super::layout::{
-    DownSlot, EVENT_FD, Op, UpSlot, WAIT_AWAKE, WAIT_EVENT, WAIT_FUTEX, arena,
+    DownSlot, EVENT_FD, Op, UpSlot, WAIT_AWAKE, WAIT_EVENT, WAIT_FUTEX, arena, reply_place, request_place,
 };
 use super::Memory;
 use super::plugin::{Answer, LoadFault, Plugin};
@@ -32,8 +32,16 @@ pub(super) struct Turn {
     pub(super) method: u32,
     pub(super) request: &'static [u8],
     pub(super) first_len: usize,
-    /// Where the reply goes.
-    pub(super) reply: *mut u8,
+    pub(super) reply: Room,
+}
+
+/// Where a reply goes: by its length, to one place or the other.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Up to [`NEAR_REPLY`](super::super::layout::NEAR_REPLY) bytes.
+    pub(super) near: *mut u8,
+    /// A whole message.
+    pub(super) far: *mut u8,
 }
 
 /// Serves slot 0 for good.
@@ -142,14 +150,14 @@ fn serve_slot(
 
 fn turn(memory: &Memory, slot: usize, down: &DownSlot) -> Option<Turn> {
     let len = usize::try_from(down.request_len.load(Ordering::Relaxed)).ok()?;
-    let request = memory.down.at(arena(slot), len);
+    let request = memory.down.at(request_place(slot, len), len);
     Some(Turn {
         op: Op::from_repr(down.op.load(Ordering::Relaxed))?,
         method: down.method.load(Ordering::Relaxed),
         // SAFETY: inside the mapping, which is never unmapped. The host writes there only between turns.
         request: unsafe { std::slice::from_raw_parts(request, len) },
         first_len: usize::try_from(down.first_len.load(Ordering::Relaxed)).ok()?.min(len),
-        reply: memory.up.at(arena(slot), 0),
+        reply: Room { near: memory.up.at(reply_place(slot, 0), 0), far: memory.up.at(arena(slot), 0) },
     })
 }
 
@@ -167,7 +175,8 @@ fn wait_for_turn(down: &DownSlot, up: &UpSlot, served: u32) -> Result<(), Errno>
             up.sleep.asleep.store(0, Ordering::Relaxed);
             return Ok(());
         }
-        match futex::wait(&down.turn, futex::Flags::empty(), served, None) {
+        // Not on the turn: what a process may not write takes the system a slower way to find.
+        match futex::wait(&up.sleep.asleep, futex::Flags::empty(), 1, None) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
