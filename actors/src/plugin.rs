@@ -127,7 +127,10 @@ impl PluginActor {
             PluginFact::ShutdownEnded { generation, outcome } => {
                 self.shutdown_ended(generation, outcome);
             }
-            PluginFact::ClaimDropped => self.undo_abandoned(),
+            PluginFact::ClaimDropped => {
+                self.undo_abandoned();
+                self.look_after_the_dead();
+            }
         }
     }
 

@@ -280,6 +280,8 @@ impl Slot {
             failed @ (CallStatus::PluginError
             | CallStatus::UnknownMethod
             | CallStatus::BadRequest
+            | CallStatus::RequestTooLarge
+            | CallStatus::Busy(_)
             | CallStatus::ReplyTooLarge
             | CallStatus::Fault(_)
             | CallStatus::Ended(_)) => {
@@ -371,6 +373,12 @@ fn call_error(
         CallStatus::UnknownMethod => CallError::UnknownMethod { plugin, method },
         CallStatus::BadRequest => CallError::BadRequest { plugin, method },
         CallStatus::ReplyTooLarge => CallError::ReplyTooLarge { plugin, max: MESSAGE_BYTES_MAX },
+        // Looked at before the call as well.
+        CallStatus::RequestTooLarge => {
+            let max = MESSAGE_BYTES_MAX;
+            CallError::RequestTooLarge { plugin, size: max + 1, max }
+        }
+        CallStatus::Busy(limit) => CallError::Busy { plugin, limit },
         CallStatus::Fault(code) => CallError::Fault { plugin, code, served_by },
         CallStatus::Ended(verdict) => CallError::Ended { plugin, verdict, served_by },
     }

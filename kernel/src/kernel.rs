@@ -471,10 +471,16 @@ impl Kernel {
     pub async fn shutdown(self) {
         let Self { control, tree, serving, store_closed, .. } = self;
         let executor = control.executor.clone();
+        let workers = control.environment.settings.workers.workers.clone();
         drop(serving);
         drop(control);
         let stopped = executor.run(async move {
             tree.stop().await;
+            if let Ok(workers) = workers
+                && let Err(fault) = tokio::task::spawn_blocking(move || workers.close()).await
+            {
+                tracing::error!(%fault, "worker processes were not ended in good order");
+            }
             let closed = tokio::time::timeout(AUDIT_DEADLINE, store_closed).await;
             if closed.is_err() {
                 tracing::error!("the store is still in use; it closes with the process");

@@ -56,7 +56,8 @@ pub enum SandboxCallError {
         /// Its text, with invalid UTF-8 replaced.
         text: String,
     },
-    /// The plugin has no such method, cannot read the request, wrote too much, or returned a code outside the ABI.
+    /// The plugin has no such method, cannot read the request, wrote too much or is asked too much, or returned a code
+    /// outside the ABI.
     #[error("the call failed: {status:?}")]
     Failed {
         /// How it ended.
@@ -166,6 +167,8 @@ impl Sandboxed {
             CallStatus::Ended(verdict) => Err(SandboxCallError::Ended { verdict }),
             status @ (CallStatus::UnknownMethod
             | CallStatus::BadRequest
+            | CallStatus::RequestTooLarge
+            | CallStatus::Busy(_)
             | CallStatus::ReplyTooLarge
             | CallStatus::Fault(_)) => Err(SandboxCallError::Failed { status }),
         }

@@ -124,6 +124,16 @@ pub enum CallError {
         /// How long the caller waited.
         limit: Duration,
     },
+    /// As many calls as it may carry out at once were under way, and none of them ended.
+    #[error(
+        "plugin {plugin} was busy with other calls for {limit:?}: let it have more at once (`workers.calls`)"
+    )]
+    Busy {
+        /// The plugin.
+        plugin: PluginName,
+        /// How long the caller waited.
+        limit: Duration,
+    },
     /// The process it ran in ended, before or during the call.
     #[error("plugin {plugin} {version}: {verdict}", version = served_by.version)]
     Ended {
@@ -160,6 +170,7 @@ impl CallError {
             Self::RequestTooLarge { .. } => "call.request_too_large",
             Self::ReplyTooLarge { .. } => "call.reply_too_large",
             Self::SerialWait { .. } => "call.serial_wait",
+            Self::Busy { .. } => "call.busy",
             Self::Ended { verdict, .. } => verdict.code(),
             Self::Abandoned { .. } => "call.abandoned",
         }

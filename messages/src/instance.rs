@@ -158,6 +158,10 @@ pub enum CallStatus {
     UnknownMethod,
     /// 3: the request is not what the method takes.
     BadRequest,
+    /// The request is longer than [`MESSAGE_BYTES_MAX`]; nobody was asked.
+    RequestTooLarge,
+    /// As many calls as may be under way at once were, for so long; nobody was asked.
+    Busy(Duration),
     /// The reply went over its cap.
     ReplyTooLarge,
     /// Any other return code: a fault of the plugin.

@@ -47,6 +47,10 @@ pub const WORKER_CALLS_MAX: u32 = 16;
 pub const WORKER_POOL: usize = 2;
 /// Setting up a worker, from the request to where it waits for a plugin.
 pub const WORKER_SETUP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For the spawner to answer; one that takes longer is replaced. It answers in a millisecond or two, and a load has to fit
+/// two tries.
+pub const SPAWNER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long somebody who waits for a hook of another process waits beyond the hook's own deadline: whoever is killed at
 /// the deadline is to be told so, not given up on.
 pub const HOOK_KILL_GRACE: Duration = Duration::from_millis(250);

@@ -141,7 +141,10 @@ fn an_author_is_told_what_is_broken() {
         let output = check(&good);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&report["plugin"], &report["tier"]), (&"counter".into(), &tier.as_str().into()));
+        assert_eq!(
+            (&report["plugin"], &report["tier"]),
+            (&"counter".into(), &tier.as_str().into())
+        );
         assert_eq!(report["findings"].as_array().unwrap().len(), BEHAVIOURS.len());
         assert!(refused(&bad).starts_with("check."), "{tier}");
         // One ends the process it is looked at in, the other a worker of that.

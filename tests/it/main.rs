@@ -13,6 +13,7 @@ mod bad_input;
 mod budget;
 mod concurrency;
 mod conformance;
+mod degraded;
 mod demo;
 mod disk;
 mod dlopen_traps;

@@ -279,6 +279,80 @@ fn a_spawner_that_is_killed_takes_no_worker_along_and_another_comes() {
     kernel.shutdown_blocking();
 }
 
+fn send(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// As after a debugger, a suspended machine, or seconds of swapping.
+#[test]
+fn a_spawner_that_does_not_answer_is_replaced_and_takes_no_worker_along() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let other = site.add(&Fixture::c("counter.c", "other", "1.0.0"));
+    let mut config = config(&site);
+    config.workers.pool = 0;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let counter = load(&kernel, &path);
+    let before = counter.info().isolation.unwrap().pid;
+    let spawner = themis_tests::children("--themis-role=spawner")[0];
+    send(spawner, rustix::process::Signal::STOP);
+    let other = load(&kernel, &other);
+    assert_eq!(other.call("version", b"").unwrap().bytes, b"1.0.0");
+    assert_eq!(counter.call("version", b"").unwrap().bytes, b"1.0.0");
+    assert_eq!(counter.info().isolation.unwrap().pid, before);
+    until(|| !is_there(spawner.unsigned_abs()));
+    kernel.shutdown_blocking();
+    until(|| themis_tests::children("--themis-role").is_empty());
+}
+
+/// The host goes at whatever moment of a start: each scene ends somewhere else in it.
+#[test]
+fn nothing_is_left_of_a_host_that_is_killed_while_it_starts_workers() {
+    let test = "process::nothing_is_left_of_a_host_that_is_killed_while_it_starts_workers";
+    for round in 0..12_u64 {
+        let site = Site::new();
+        std::fs::write(site.path().join("round"), round.to_string()).unwrap();
+        themis_tests::in_killed_process(test, site.path(), |dir| {
+            let site = Site::new();
+            let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+            let kernel = start(&site);
+            load(&kernel, &path);
+            let round: u64 = std::fs::read_to_string(dir.join("round")).unwrap().parse().unwrap();
+            std::thread::spawn(move || {
+                loop {
+                    kernel.unload_blocking("counter").unwrap();
+                    load(&kernel, &path);
+                }
+            });
+            // A moment that differs by round, and by what the machine does besides.
+            let until = Instant::now() + Duration::from_micros(997 * round);
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        });
+        until(|| orphans().is_empty());
+    }
+}
+
+/// Workers and spawners whose host is gone.
+fn orphans() -> Vec<u32> {
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|it| it.parse::<u32>().ok()) else {
+            continue;
+        };
+        let read = |file| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
+        let parent = read("stat")
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1).and_then(|it| it.parse::<i32>().ok()));
+        if parent == Some(1) && read("cmdline").contains("--themis-role") && is_there(pid) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
 #[test]
 fn nothing_is_left_of_a_host_that_is_killed() {
     let site = Site::new();
@@ -298,6 +372,106 @@ fn nothing_is_left_of_a_host_that_is_killed() {
     for pid in pids {
         until(|| !is_there(pid));
     }
+}
+
+/// All slots are taken by calls that are slow, and none that is too slow: others wait, some in vain, and nobody is killed
+/// for it.
+#[test]
+fn callers_that_queue_are_no_reason_to_end_anything() {
+    let site = Site::new();
+    let fixture = Fixture::c("hostile.c", "hostile", "1.0.0").flag("-DPARALLEL");
+    let path = site.add(&fixture);
+    let neighbour = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let mut config = config(&site);
+    config.workers.calls = 2;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = load(&kernel, &path);
+    let before = plugin.info().isolation.unwrap().pid;
+    let slow = u32::try_from(DEADLINE.as_millis() * 7 / 10).unwrap().to_le_bytes();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| plugin.call(6400, &slow).map(|it| it.bytes))).collect();
+        callers.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let answered = outcomes.iter().filter(|it| it.is_ok()).count();
+    let busy = outcomes.iter().filter(|it| matches!(it, Err(CallError::Busy { .. }))).count();
+    assert_eq!(answered + busy, outcomes.len(), "{outcomes:?}");
+    assert!(answered >= 2 && busy >= 1, "{answered} answered, {busy} turned away");
+    assert_eq!(plugin.info().isolation.unwrap().pid, before);
+    let neighbour = load(&kernel, &neighbour);
+    assert_eq!(neighbour.call("version", b"").unwrap().bytes, b"1.0.0");
+    // The same without threads.
+    one_thread().block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            calls.spawn(async move { plugin.call_async(6400_u32, slow.to_vec()).await });
+        }
+        let outcomes = calls.join_all().await;
+        let busy = outcomes.iter().filter(|it| matches!(it, Err(CallError::Busy { .. }))).count();
+        let answered = outcomes.iter().filter(|it| it.is_ok()).count();
+        assert_eq!(answered + busy, outcomes.len(), "{outcomes:?}");
+        assert!(answered >= 2 && busy >= 1, "{answered} answered, {busy} turned away");
+    });
+    kernel.shutdown_blocking();
+}
+
+/// Its end comes while another operation is under way, which then fails: nobody asks after its health, and it is started
+/// again all the same.
+#[test]
+fn a_worker_that_ends_during_a_reload_that_fails_is_started_again() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("rude.c", "rude", "1.0.0"));
+    let hangs = site.add(&Fixture::c("rude.c", "rude", "2.0.0").flag("-DINIT_HANG"));
+    let mut config = config(&site);
+    config.health_period = Duration::ZERO;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let plugin = load(&kernel, &path);
+    let mut events = kernel.subscribe();
+    let worker = plugin.info().isolation.unwrap().pid;
+    let failed = std::thread::scope(|scope| {
+        let reload =
+            scope.spawn(|| kernel.reloads().reload_module_blocking("rude", &hangs).unwrap_err());
+        // The reload is at its candidate's init once there is another worker.
+        until(|| themis_tests::children("--themis-role=worker").len() > 1);
+        kill(worker.try_into().unwrap());
+        reload.join().unwrap()
+    });
+    assert_eq!(failed.code(), "sandbox.deadline");
+    wait_for(&mut events, restarted);
+    assert_eq!(plugin.call(2, b"").unwrap().bytes, b"1.0.0");
+    kernel.shutdown_blocking();
+}
+
+/// An answer that is there before its caller slept has written an event that nobody waits for.
+#[test]
+fn quick_answers_are_no_flood() {
+    let site = Site::new();
+    let path = site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    let kernel = start(&site);
+    let counter = load(&kernel, &path);
+    let before = counter.info().isolation.unwrap().pid;
+    one_thread().block_on(async {
+        for _ in 0..30_000 {
+            counter.call_async("echo", b"quick".to_vec()).await.unwrap();
+        }
+    });
+    assert_eq!(counter.info().isolation.unwrap().pid, before);
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn the_pool_is_filled_before_anybody_asks_and_gone_with_the_kernel() {
+    let site = Site::new();
+    let mut config = config(&site);
+    config.workers.pool = 3;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    until(|| themis_tests::children("--themis-role=worker").len() == 3);
+    kernel.shutdown_blocking();
+    assert_eq!(
+        themis_tests::children("--themis-role"),
+        [] as [i32; 0],
+        "the kernel has waited for them"
+    );
 }
 
 #[test]

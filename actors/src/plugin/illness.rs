@@ -117,6 +117,29 @@ impl PluginActor {
         }
     }
 
+    /// An operation has ended, and what it left serving has no process: it failed to replace it, or came before its
+    /// restart.
+    pub(super) fn look_after_the_dead(&mut self) {
+        let current = self.ledger.current().map(|it| (it.id, it.digest));
+        let Some((generation, digest)) = current else { return };
+        if !self.ledger.ended.contains(&generation) || self.busy().is_some() {
+            return;
+        }
+        let quarantined = self.ledger.quarantined.get(&digest).map(|it| it.reason.clone());
+        match quarantined {
+            Some(reason) => {
+                self.ledger.out_of_service = Some(reason);
+                self.ledger.trial = None;
+                self.publish_ledger();
+                self.take_note(Event::Withdraw(generation));
+            }
+            None => {
+                let reason = self.ledger.unwell.clone();
+                self.decide(generation, reason.as_deref().unwrap_or("its worker ended"));
+            }
+        }
+    }
+
     fn decide(&mut self, generation: GenerationId, reason: &str) {
         let rules = self.environment.settings.failures;
         let now = self.environment.since.elapsed();
@@ -153,7 +176,8 @@ impl PluginActor {
     pub(super) fn restart_due(&mut self, generation: GenerationId) {
         let current = self.ledger.current().filter(|it| it.id == generation).map(Arc::clone);
         let due = self.ledger.failures.take_due(generation);
-        // While another operation is under way it may replace what is unwell; if not, the next check tells.
+        // While another operation is under way it may replace what is unwell; if not, the next check tells, or for what
+        // has ended, that operation's end.
         let (Some(current), true, None) = (current, due, self.busy()) else { return };
         self.environment.roles.coordinator.tell(CoordinatorMsg::Restart { generation: current });
     }

@@ -100,14 +100,15 @@ pub(super) struct Member {
     pub(super) origin: Option<Origin>,
     admitted: Option<Arc<AdmittedPlugin>>,
     again: Option<Again>,
-    /// Held until the answer: nobody else may change the plugin meanwhile.
-    claim: Option<(&'static Slot, Arc<Claim>)>,
     current: Option<Arc<Generation>>,
     pub(super) candidate: Option<Candidate>,
     hold: Option<Hold>,
     pub(super) state: StateOutcome,
     pub(super) installed: Option<(Arc<Generation>, Installed)>,
     pub(super) audit_seq: Option<u64>,
+    /// Held until the answer: nobody else may change the plugin meanwhile. The last to be dropped: whoever claims the plugin
+    /// next finds no hold of an operation that was ended.
+    claim: Option<(&'static Slot, Arc<Claim>)>,
 }
 
 impl Member {
@@ -385,13 +386,8 @@ impl Member {
 
     /// Tells the plugin's actor that its code has failed; refusals before it ran do not count.
     pub(super) fn report(&mut self, error: &LoadError) {
-        let counts = matches!(
-            error,
-            LoadError::Map { .. }
-                | LoadError::Init { .. }
-                | LoadError::Probe { .. }
-                | LoadError::Sandbox { error: SandboxError::Map(_) | SandboxError::Ended(_), .. }
-        ) || matches!(error, LoadError::HandOver { error, .. } if error.is_takers_fault());
+        let counts = is_its_codes_fault(error)
+            || matches!(error, LoadError::HandOver { error, .. } if error.is_takers_fault());
         let (Some(origin), Some((slot, _))) = (&self.origin, &self.claim) else { return };
         if !counts {
             return;
@@ -488,4 +484,21 @@ fn self_tests(instance: &dyn Instance, manifest: &Manifest) -> Result<(), ProbeE
         }
     }
     Ok(())
+}
+
+/// Whether its code has failed; what the machine did to it, or somebody else, says nothing about it.
+fn is_its_codes_fault(error: &LoadError) -> bool {
+    if let LoadError::Sandbox { error: SandboxError::Ended(verdict), .. } = error {
+        return verdict.is_its_own();
+    }
+    if let LoadError::Init { error: HookError::Ended { verdict }, .. } = error {
+        return verdict.is_its_own();
+    }
+    matches!(
+        error,
+        LoadError::Map { .. }
+            | LoadError::Init { .. }
+            | LoadError::Probe { .. }
+            | LoadError::Sandbox { error: SandboxError::Map(_), .. }
+    )
 }

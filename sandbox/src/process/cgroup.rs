@@ -525,6 +525,13 @@ impl Group {
         self.dir.fd.as_fd()
     }
 
+    /// Whether a process is in it.
+    #[must_use]
+    pub(super) fn has(&self, pid: u32) -> bool {
+        let procs = self.dir.read("cgroup.procs").unwrap_or_default();
+        procs.lines().any(|line| line.parse() == Ok(pid))
+    }
+
     fn confine(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
         // Also where it limits nothing else: nobody may hide a process in a group of their own below.
         self.dir.write("cgroup.max.descendants", "0")?;

@@ -11,7 +11,7 @@
 //! long as it has memory. A caller that sees the end first tells the others.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,13 @@ use rustix::process::{Signal, WaitIdOptions};
 use rustix::thread::futex;
 use themis_messages::instance::{OnEnd, ReplyBuffer};
 use themis_messages::limits::MESSAGE_BYTES_MAX;
-use themis_messages::sandbox::{Activity, Layers, Limits, Usage, Verdict};
+use themis_messages::sandbox::{Activity, Layer, Layers, Limits, Usage, Verdict};
 
 use super::cgroup::Group;
 use super::drain::Drain;
-use super::layout::{Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, reply_place, request_place};
+use super::layout::{
+    Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, reply_place, request_place,
+};
 use super::pending::Calls;
 use super::shared::Region;
 use super::spin::Spin;
@@ -40,6 +42,8 @@ const STOPPED: u32 = 2;
 const LOOK: Duration = Duration::from_millis(50);
 /// What is kept of a worker's error output, for its verdict.
 pub(super) const STDERR_KEPT: usize = 4 << 10;
+/// Reads that empty a pipe.
+const STDERR_READS: usize = 8;
 
 /// What came back in a slot, with its numbers checked. The bytes are still in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,22 @@ pub(super) struct Reply {
 /// There is no reply and there will be none. Without a verdict the worker was stopped on purpose.
 #[derive(Debug, Clone)]
 pub(super) struct Gone(pub(super) Option<Arc<Verdict>>);
+
+/// Why a call has no reply.
+#[derive(Debug, Clone)]
+pub(super) enum NoReply {
+    /// There is no worker any more.
+    Gone(Gone),
+    /// Others had all the slots, for as long as a call may wait for one. Whoever of them does not end in time ends the
+    /// worker; that others wait is nobody's fault.
+    NoSeat(Duration),
+}
+
+impl From<Gone> for NoReply {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
 
 /// What a worker was started with.
 #[derive(Debug)]
@@ -67,6 +87,10 @@ pub(super) struct Parts {
     pub(super) group: Option<Group>,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
+    /// Its memory map, opened by itself when it could still be believed.
+    pub(super) maps: Option<OwnedFd>,
+    /// Filters over its system calls before it has a plugin.
+    pub(super) filters: u32,
     /// The watcher's set of events.
     pub(super) epoll: Arc<OwnedFd>,
 }
@@ -77,9 +101,13 @@ pub(super) struct Worker {
     pub(super) pid: u32,
     pub(super) limits: Limits,
     pub(super) layers: Layers,
+    pub(super) maps: Option<OwnedFd>,
+    pub(super) filters: u32,
     pub(super) process: OwnedFd,
     pub(super) event: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// Its error output has been read, and is not looked at again before the next round.
+    pub(super) stderr_rests: AtomicBool,
     pub(super) down: Region<Down>,
     pub(super) up: Region<Up>,
     /// Until the plugin was sent.
@@ -149,6 +177,9 @@ impl Worker {
             pid: parts.pid,
             limits: parts.limits,
             layers: parts.layers,
+            maps: parts.maps,
+            filters: parts.filters,
+            stderr_rests: AtomicBool::new(false),
             process: parts.process,
             event: parts.event,
             stderr: parts.stderr,
@@ -221,7 +252,7 @@ impl Worker {
         method: u32,
         request: &[u8],
         reply: &mut ReplyBuffer<'_>,
-    ) -> Result<Reply, Gone> {
+    ) -> Result<Reply, NoReply> {
         let limit = self.limits.call_deadline;
         let seat = self.take_seat(limit)?;
         let overdue = Overdue { limit, activity: Activity::Call };
@@ -235,7 +266,7 @@ impl Worker {
         Ok(answered)
     }
 
-    fn take_seat(&self, limit: Duration) -> Result<Seat<'_>, Gone> {
+    fn take_seat(&self, limit: Duration) -> Result<Seat<'_>, NoReply> {
         if let Some(seat) = self.try_seat() {
             return Ok(seat);
         }
@@ -252,10 +283,8 @@ impl Worker {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
             match seat {
                 Some(seat) => return Ok(seat),
-                None if !live => return Err(self.gone()),
-                None if Instant::now() >= until => {
-                    return Err(self.overdue(&Overdue { limit, activity: Activity::Call }));
-                }
+                None if !live => return Err(self.gone().into()),
+                None if Instant::now() >= until => return Err(NoReply::NoSeat(limit)),
                 None => {}
             }
         }
@@ -267,7 +296,7 @@ impl Worker {
             let queue = self.freed.0.lock();
             self.freed.1.notify_one();
             drop(queue);
-            self.wake_seating(&mut self.calls.lock());
+            self.wake_seating();
         }
     }
 
@@ -450,7 +479,7 @@ impl Worker {
         }
         match self.note() {
             Some(note) => {
-                self.take_stderr();
+                self.take_last_stderr();
                 let facts = self.stderr_kept.lock().clone();
                 let verdict = judge(&Facts {
                     status: Status::Unknown,
@@ -494,44 +523,41 @@ impl Worker {
 
     /// Ends it with a verdict, unless it has ended: tells everybody, and kills what is left of it.
     pub(super) fn end(&self, verdict: Verdict) {
-        if !self.settle(ENDED, Some(verdict)) {
-            return;
-        }
-        self.kill();
-    }
-
-    /// Ends it on purpose: nobody is told.
-    pub(super) fn stop(&self) {
-        if self.settle(STOPPED, None) {
+        if self.settle(ENDED, Some(verdict), || self.measure()) {
             self.kill();
         }
     }
 
-    /// Whether this was the first word about its end.
-    fn settle(&self, state: u32, verdict: Option<Verdict>) -> bool {
-        let verdict = verdict.map(Arc::new);
-        {
+    /// Ends it on purpose: nobody is told.
+    pub(super) fn stop(&self) {
+        if self.settle(STOPPED, None, || self.measure()) {
+            self.kill();
+        }
+    }
+
+    /// Whether this was the first word about its end. Nobody is told with a lock held: who is told may ask back.
+    fn settle(&self, state: u32, verdict: Option<Verdict>, usage: impl FnOnce() -> Usage) -> bool {
+        if !self.is_live() {
+            return false;
+        }
+        self.take_services();
+        let (verdict, usage) = (verdict.map(Arc::new), usage());
+        let listeners = {
             let mut listeners = self.listeners.lock();
             // Under the lock, so that who listens later finds the verdict.
-            let first = self.state.load(Ordering::Acquire) == LIVE;
-            if !first {
+            if !self.is_live() {
                 return false;
             }
-            self.take_services();
-            *self.last_usage.lock() = self.measure();
+            *self.last_usage.lock() = usage;
             if let Some(verdict) = &verdict {
                 drop(self.verdict.set(Arc::clone(verdict)));
             }
             self.state.store(state, Ordering::Release);
-            self.wake_everybody();
-            let listeners = std::mem::take(&mut *listeners);
-            for told in listeners {
-                if let Some(verdict) = &verdict {
-                    told(Arc::clone(verdict));
-                }
-            }
-        }
+            std::mem::take(&mut *listeners)
+        };
+        self.wake_everybody();
         if let Some(verdict) = &verdict {
+            listeners.into_iter().for_each(|told| told(Arc::clone(verdict)));
             tracing::warn!(worker = self.pid, code = verdict.code(), %verdict, "a worker ended");
         }
         true
@@ -565,29 +591,29 @@ impl Worker {
     /// Told once when it ends by itself; at once when it has.
     pub(super) fn on_end(&self, told: OnEnd) {
         let mut listeners = self.listeners.lock();
-        match (self.is_live(), self.verdict.get()) {
-            (true, _) => listeners.push(told),
-            (false, Some(verdict)) => told(Arc::clone(verdict)),
-            (false, None) => {}
+        if self.is_live() {
+            return listeners.push(told);
+        }
+        drop(listeners);
+        if let Some(verdict) = self.verdict() {
+            told(verdict);
         }
     }
 
-    /// The process is gone: takes its status, settles its verdict if nobody has, and removes its group.
-    pub(super) fn reap(&self) {
+    /// The process is gone: takes its status and settles its verdict if nobody has. Answers its group, to be removed.
+    pub(super) fn reap(&self) -> Option<Group> {
+        // Its number is its own until it has been waited for.
+        let usage = self.measure();
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = wait(&self.process, options);
-        self.take_stderr();
+        self.take_last_stderr();
         let oom_kills = self.group.lock().as_ref().map_or(0, Group::oom_kills);
         let stderr = self.stderr_kept.lock().clone();
         let memory_limit = self.limits.memory_bytes;
         let note = self.note();
         let facts = Facts { status, note, oom_kills, memory_limit, stderr: &stderr };
-        self.settle(ENDED, Some(judge(&facts)));
-        if let Some(group) = self.group.lock().take()
-            && let Err(error) = group.remove()
-        {
-            tracing::warn!(%error, "the group of a worker was not removed");
-        }
+        self.settle(ENDED, Some(judge(&facts)), || usage);
+        self.group.lock().take()
     }
 
     /// The system kills for want of memory before the process is gone.
@@ -598,11 +624,22 @@ impl Worker {
         }
     }
 
-    /// Whether it uses more memory than it may, where no cgroup would notice.
-    pub(super) fn check_memory(&self) {
+    /// Whether it uses more memory, or has more threads, than it may, where no cgroup would notice.
+    pub(super) fn check_limits(&self) {
+        if !self.is_live() {
+            return;
+        }
         let limit = self.limits.memory_bytes;
-        if self.is_live() && self.resident_bytes().is_some_and(|bytes| bytes > limit) {
-            self.end(Verdict::MemoryLimit { limit });
+        if self.resident_bytes().is_some_and(|bytes| bytes > limit) {
+            return self.end(Verdict::MemoryLimit { limit });
+        }
+        // A user of its own has them counted by the system.
+        let limit = self.limits.pids;
+        if !self.layers.has(Layer::OwnUser)
+            && super::usage::threads_of(self.pid).is_some_and(|threads| threads > limit)
+        {
+            let what = format!("it has more threads than its limit of {limit}");
+            self.end(Verdict::ProtocolViolation { what });
         }
     }
 
@@ -613,7 +650,7 @@ impl Worker {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
         let mut pages = statm.split(' ').skip(1).map(|field| field.parse::<u64>().unwrap_or(0));
         let (resident, shared) = (pages.next()?, pages.next()?);
-        let own = resident.saturating_sub(shared) * 4_096;
+        let own = resident.saturating_sub(shared) * rustix::param::page_size() as u64;
         Some(own + self.up.resident_bytes())
     }
 
@@ -655,6 +692,15 @@ impl Worker {
             drain.stderr(new);
         }
         read
+    }
+
+    /// All that is left of it, as far as a pipe holds.
+    fn take_last_stderr(&self) {
+        for _ in 0..STDERR_READS {
+            if self.take_stderr() == 0 {
+                return;
+            }
+        }
     }
 
     /// Takes what its plugin logged and counted.

@@ -93,6 +93,8 @@ pub(super) struct Setup {
     pub(super) cap_memory: AtomicU32,
     /// Zero of the clock that plugins see, in nanoseconds of the system's monotonic one.
     pub(super) origin_ns: AtomicU64,
+    /// Tells hosts apart that see the same process numbers: seven bits.
+    pub(super) host: AtomicU32,
 }
 
 /// One slot, the host's side.
@@ -220,6 +222,8 @@ pub(super) enum Op {
     SaveState,
     Reload,
     Shutdown,
+    /// End: the host has lost sight of the process. Before there is a plugin only.
+    Leave,
 }
 
 /// Statuses of the worker itself, beside what a plugin's entry returned: outside of what 32 bits of a plugin give.

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use themis_messages::sandbox::Activity;
 
-use super::handle::{Gone, Overdue, Reply, Worker};
+use super::handle::{Gone, NoReply, Overdue, Reply, Worker};
 use super::layout::{Op, WAIT_EVENT};
 
 /// Events that concern nobody, one after the other, before they are an attack.
@@ -50,21 +50,28 @@ pub(super) struct Pending {
     /// The slot, and its turn before.
     seat: Option<(usize, u32)>,
     keep: Option<Keep>,
+    /// When it was first asked for.
+    asked: Option<Instant>,
 }
 
 impl Pending {
     pub(super) fn new(worker: Arc<Worker>, method: u32, request: Vec<u8>, keep: Keep) -> Self {
-        Self { worker, method, request, seat: None, keep: Some(keep) }
+        Self { worker, method, request, seat: None, keep: Some(keep), asked: None }
     }
 
     /// Takes a seat and writes the request; `false` when all are taken.
-    fn begin(&mut self, waker: &Waker) -> Result<bool, Gone> {
+    fn begin(&mut self, waker: &Waker) -> Result<bool, NoReply> {
+        let limit = self.worker.limits.call_deadline;
+        let asked = *self.asked.get_or_insert_with(Instant::now);
         let mut calls = self.worker.calls.lock();
         if !self.worker.is_live() {
-            return Err(self.worker.gone());
+            return Err(self.worker.gone().into());
+        }
+        if asked.elapsed() > limit {
+            return Err(NoReply::NoSeat(limit));
         }
         let Some(slot) = self.worker.seat_or_queue(&mut calls, waker) else { return Ok(false) };
-        let until = Instant::now() + self.worker.limits.call_deadline;
+        let until = Instant::now() + limit;
         let request = (self.request.as_slice(), [].as_slice());
         let before = self.worker.publish(slot, (Op::Call, self.method), request, WAIT_EVENT, 0);
         let waker = Some(waker.clone());
@@ -82,21 +89,25 @@ impl Pending {
         let answered = answered.inspect(|answered| {
             self.worker.take_call_reply(slot, answered, self.request.len(), &mut bytes);
         });
-        self.worker.calls.lock().under_way.retain(|it| it.slot != slot);
+        let mut calls = self.worker.calls.lock();
+        calls.under_way.retain(|it| it.slot != slot);
+        // An answer that was there before anybody slept has written its event all the same.
+        calls.idle_events = 0;
+        drop(calls);
         self.worker.give_seat_back(slot);
         answered.map(|answered| (answered, bytes))
     }
 }
 
 impl Future for Pending {
-    type Output = Result<(Reply, Vec<u8>), Gone>;
+    type Output = Result<(Reply, Vec<u8>), NoReply>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let waker = context.waker();
         match this.seat {
             None => match this.begin(waker) {
-                Err(gone) => return Poll::Ready(Err(gone)),
+                Err(none) => return Poll::Ready(Err(none)),
                 Ok(false) => return Poll::Pending,
                 Ok(true) => {}
             },
@@ -109,11 +120,8 @@ impl Future for Pending {
         }
         let Some((slot, before)) = this.seat else { return Poll::Pending };
         // Looked at behind the waker's registration: an answer in between wakes it.
-        if this.worker.is_answered(slot, before) {
-            return Poll::Ready(this.finish(slot, before));
-        }
-        if !this.worker.is_live() {
-            return Poll::Ready(this.finish(slot, before));
+        if this.worker.is_answered(slot, before) || !this.worker.is_live() {
+            return Poll::Ready(this.finish(slot, before).map_err(NoReply::Gone));
         }
         Poll::Pending
     }
@@ -155,29 +163,24 @@ impl Worker {
     pub(super) fn settle_calls(&self, now: Instant) -> bool {
         let live = self.is_live();
         let mut calls = self.calls.lock();
-        let mut late = false;
-        let mut over = Vec::new();
+        let (mut late, mut woken, mut over) = (false, Vec::new(), Vec::new());
         for (index, call) in calls.under_way.iter_mut().enumerate() {
             if self.is_answered(call.slot, call.before) || !live {
-                over.extend(call.waker.take().into_iter().map(|waker| (index, Some(waker))));
+                woken.extend(call.waker.take());
                 if call.keep.is_some() {
-                    over.push((index, None));
+                    over.push(index);
                 }
             }
             late |= now >= call.until;
         }
-        let met = !over.is_empty();
-        let mut left = Vec::new();
-        for (index, waker) in over.into_iter().rev() {
-            match waker {
-                Some(waker) => waker.wake(),
-                None => left.push(calls.under_way.swap_remove(index)),
-            }
-        }
-        if !live {
-            self.wake_seating(&mut calls);
-        }
+        let met = !over.is_empty() || !woken.is_empty();
+        let left: Vec<_> =
+            over.into_iter().rev().map(|index| calls.under_way.swap_remove(index)).collect();
+        // Wakers are somebody else's code: not with a lock held.
         drop(calls);
+        woken.into_iter().for_each(Waker::wake);
+        // A slot may have got its thread, or a caller waited long enough.
+        self.wake_seating();
         for orphan in left {
             self.give_seat_back(orphan.slot);
         }
@@ -189,10 +192,11 @@ impl Worker {
     }
 
     /// Somebody left a seat: whoever waits for one looks again. All of them, since one may have given up.
-    pub(super) fn wake_seating(&self, calls: &mut Calls) {
-        for waiting in calls.seating.drain(..) {
+    pub(super) fn wake_seating(&self) {
+        let seating = std::mem::take(&mut self.calls.lock().seating);
+        for waker in seating {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            waiting.wake();
+            waker.wake();
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use themis_messages::sandbox::{
 use themis_plugin::abi;
 
 use super::drain::Drain;
-use super::handle::{Gone, Reply, Worker};
+use super::handle::{Gone, NoReply, Reply, Worker};
 use super::layout::{Op, STATUS_MISSING};
 use super::pending::Pending;
 use super::wire::{self, PluginFile};
@@ -31,6 +32,9 @@ use super::worker::{Described, fault_told};
 use super::workers::{Owned, Workers};
 use crate::admission::{AdmittedPlugin, SealedFile};
 use crate::native::{HostServices, build_id_of, clean_text};
+
+/// Filters that a worker puts on once a plugin is mapped.
+const STRICT_FILTERS: u32 = 1;
 
 /// What a call is told when its instance was shut down: no plugin was asked.
 const GONE: i32 = i32::MIN;
@@ -40,6 +44,8 @@ const GONE: i32 = i32::MIN;
 pub struct Sandbox {
     plugin: PluginName,
     owned: Owned,
+    /// The last of these to go takes all workers with it.
+    workers: Workers,
     isolation: Isolation,
 }
 
@@ -47,6 +53,7 @@ pub struct Sandbox {
 #[derive(Debug)]
 pub struct Loaded {
     owned: Owned,
+    _workers: Workers,
     isolation: Isolation,
     evidence: ImageEvidence,
     concurrency: Concurrency,
@@ -72,7 +79,7 @@ impl Workers {
             let (has, missing) = (isolation.level, isolation.missing_text());
             return Err(SandboxError::Isolation { require, has, missing });
         }
-        Ok(Sandbox { plugin: plugin.clone(), owned, isolation })
+        Ok(Sandbox { plugin: plugin.clone(), owned, isolation, workers: self.clone() })
     }
 }
 
@@ -119,13 +126,7 @@ impl Sandbox {
             (0, _) => return Err(SandboxError::Map(loader("its worker told nothing of it"))),
             (_, told) => return Err(refused(told)),
         };
-        let mapped = maps_has(worker.pid, plugin.image.inode());
-        if !mapped {
-            // A constructor may have ended the process in between.
-            let what = "its file is not mapped as code in its worker".to_owned();
-            let missing = SandboxError::Map(MapError::NotTheVerifiedImage { what });
-            return Err(worker.verdict().map_or(missing, |it| (*it).clone().into()));
-        }
+        prove(worker, plugin.image.inode())?;
         let thread_safe = plugin.descriptor.features & abi::THREAD_SAFE != 0;
         worker.open_slots(thread_safe);
         Ok(Loaded {
@@ -135,6 +136,7 @@ impl Sandbox {
             has_health: health,
             isolation: self.isolation,
             owned: self.owned,
+            _workers: self.workers,
         })
     }
 
@@ -181,9 +183,47 @@ fn refused(told: &[u8]) -> SandboxError {
     }
 }
 
-/// Whether a file is mapped as code in a process, as the system says.
-fn maps_has(pid: u32, inode: u64) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+/// That the file which was verified is what is mapped, and that every thread is behind the strict filter: as the system
+/// says, since constructors have run, and what the worker says is theirs.
+fn prove(worker: &Worker, inode: u64) -> Result<(), SandboxError> {
+    // A constructor may have ended the process in between.
+    let or_its_end = |error| worker.verdict().map_or(error, |it| (*it).clone().into());
+    if !maps_has(worker, inode) {
+        let what = "its file is not mapped as code in its worker".to_owned();
+        return Err(or_its_end(SandboxError::Map(MapError::NotTheVerifiedImage { what })));
+    }
+    let wanted = worker.filters + STRICT_FILTERS;
+    let held = filters_of_threads(worker.pid);
+    if held.is_empty() || held.iter().any(|filters| *filters != wanted) {
+        let what = "a constructor kept it from its filter over system calls".to_owned();
+        worker.end(Verdict::ProtocolViolation { what: what.clone() });
+        return Err(or_its_end(Verdict::ProtocolViolation { what }.into()));
+    }
+    Ok(())
+}
+
+/// How many filters the system says that each thread of a process is behind.
+fn filters_of_threads(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    // A thread may end meanwhile.
+    let statuses = threads.filter_map(|it| fs::read_to_string(it.path().join("status")).ok());
+    statuses.map(|status| filters_in(&status).unwrap_or(0)).collect()
+}
+
+/// Filters over the system calls of a process, as the text of its status has it; since Linux 5.9.
+pub(super) fn filters_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+    line.trim().parse().ok()
+}
+
+/// Whether a file is mapped as code, as the system says.
+fn maps_has(worker: &Worker, inode: u64) -> bool {
+    let mut maps = String::new();
+    let own = worker.maps.as_ref().and_then(|maps| maps.try_clone().ok());
+    if let Some(own) = own {
+        // What cannot be read is not there.
+        drop(fs::File::from(own).read_to_string(&mut maps));
+    }
     maps.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let code = fields.next().is_some_and(|rights| rights.contains('x'));
@@ -234,6 +274,10 @@ impl ProcessInstance {
 
     /// A hook whose reply is a text, if anything.
     fn plain(&self, op: Op, activity: Activity, request: (&[u8], &[u8])) -> Result<(), HookError> {
+        let (bytes, max) = (request.0.len() + request.1.len(), MESSAGE_BYTES_MAX);
+        if bytes > max {
+            return Err(HookError::TooLarge { max });
+        }
         let limit = self.worker().limits.hook_deadline;
         let mut text = Vec::new();
         let ended = self.worker().hook(op, request, limit, activity, &mut text);
@@ -243,9 +287,11 @@ impl ProcessInstance {
 
 impl Instance for ProcessInstance {
     fn call(&self, method: u32, request: &[u8], reply: &mut ReplyBuffer<'_>) -> CallStatus {
+        if request.len() > MESSAGE_BYTES_MAX {
+            return CallStatus::RequestTooLarge;
+        }
         match self.worker().call(method, request, reply) {
-            Err(Gone(Some(verdict))) => CallStatus::Ended(verdict),
-            Err(Gone(None)) => CallStatus::Fault(GONE),
+            Err(none) => no_reply(none),
             Ok(_) if reply.overflowed() => CallStatus::ReplyTooLarge,
             Ok(answered) => status(&answered),
         }
@@ -291,9 +337,6 @@ impl Instance for ProcessInstance {
         if !self.loaded.state_hooks.takes {
             return Err(HookError::Missing);
         }
-        if from_version.len() + state.len() > MESSAGE_BYTES_MAX {
-            return Err(HookError::TooLarge { max: MESSAGE_BYTES_MAX - from_version.len() });
-        }
         self.plain(Op::Reload, Activity::Reload, (from_version.as_bytes(), state))
     }
 
@@ -320,11 +363,13 @@ impl Instance for ProcessInstance {
         request: Vec<u8>,
         keep: Box<dyn Any + Send>,
     ) -> Result<CallFuture, NotAsync> {
+        if request.len() > MESSAGE_BYTES_MAX {
+            return Ok(Box::pin(std::future::ready((CallStatus::RequestTooLarge, Vec::new()))));
+        }
         let pending = Pending::new(Arc::clone(&self.loaded.owned.0), method, request, keep);
         Ok(Box::pin(async move {
             match pending.await {
-                Err(Gone(Some(verdict))) => (CallStatus::Ended(verdict), Vec::new()),
-                Err(Gone(None)) => (CallStatus::Fault(GONE), Vec::new()),
+                Err(none) => (no_reply(none), Vec::new()),
                 Ok((reply, bytes)) => (status(&reply), bytes),
             }
         }))
@@ -356,6 +401,14 @@ fn status(answered: &Reply) -> CallStatus {
         abi::UNKNOWN_METHOD => CallStatus::UnknownMethod,
         abi::BAD_REQUEST => CallStatus::BadRequest,
         code => CallStatus::Fault(code),
+    }
+}
+
+fn no_reply(none: NoReply) -> CallStatus {
+    match none {
+        NoReply::Gone(Gone(Some(verdict))) => CallStatus::Ended(verdict),
+        NoReply::Gone(Gone(None)) => CallStatus::Fault(GONE),
+        NoReply::NoSeat(limit) => CallStatus::Busy(limit),
     }
 }
 

@@ -25,6 +25,15 @@ use seccompiler::{
 
 use super::layout::{EVENT_FD, LOG_FD, OUT_FD};
 
+// Instructions of a filter, as they are coded.
+const LOAD: u16 = 0x20;
+const EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// Where the kernel puts the number, and the architecture.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+
 /// Made on purpose once a refusal was noted: no libc makes it, and the kernel kills for it.
 pub(super) const FATAL: c_long = libc::SYS_kexec_load;
 
@@ -39,6 +48,8 @@ pub(super) enum When {
     Bits(u8, u64, u64),
     /// It is not this value.
     Not(u8, u64),
+    /// It is this value, in all 64 bits.
+    IsAddress(u8, u64),
 }
 
 /// A call that is let through: always when there are no alternatives, else when all conditions of one hold.
@@ -180,19 +191,21 @@ pub(super) fn strict(pid: u32) -> Vec<Allowed> {
 }
 
 /// What mapping a plugin needs as well.
-pub(super) fn wide(pid: u32) -> Vec<Allowed> {
+///
+/// `strict` is where the program of the strict filter lies: no other can be installed, since a filter could also answer that
+/// the strict one was.
+pub(super) fn wide(pid: u32, strict: u64) -> Vec<Allowed> {
     // Listed again with the conditions of this stage.
     let again = [libc::SYS_openat, libc::SYS_mmap];
     #[cfg(target_arch = "x86_64")]
     let again = [&again[..], &[libc::SYS_open]].concat();
     let reading = |number: &c_long| READING.contains(number);
-    let mut list = strict(pid);
+    let mut list = self::strict(pid);
     list.retain(|allowed| !again.contains(&allowed.number) && !reading(&allowed.number));
     list.extend(free(READING));
     let code = vec![When::Without(2, PROT_WRITE), When::Bits(3, MAP_KIND, PRIVATE_FILE)];
     let data = vec![When::Without(2, PROT_EXEC), When::Bits(3, MAP_KIND, PRIVATE_FILE)];
     let memory = vec![When::Without(2, PROT_EXEC), When::Bits(3, MAP_KIND, PRIVATE_MEMORY)];
-    let tsync = !(libc::SECCOMP_FILTER_FLAG_TSYNC) & u64::from(u32::MAX);
     list.extend([
         any_of(libc::SYS_openat, [vec![When::Without(2, OPEN_WRITES)]]),
         // What is written to later must not become something else.
@@ -203,7 +216,11 @@ pub(super) fn wide(pid: u32) -> Vec<Allowed> {
         any_of(libc::SYS_mmap, [code, data, memory]),
         any_of(
             libc::SYS_seccomp,
-            [vec![When::Is(0, u64::from(libc::SECCOMP_SET_MODE_FILTER)), When::Without(1, tsync)]],
+            [vec![
+                When::Is(0, u64::from(libc::SECCOMP_SET_MODE_FILTER)),
+                When::Is(1, libc::SECCOMP_FILTER_FLAG_TSYNC),
+                When::IsAddress(2, strict),
+            ]],
         ),
     ]);
     #[cfg(target_arch = "x86_64")]
@@ -233,6 +250,33 @@ impl From<seccompiler::BackendError> for BadFilter {
     }
 }
 
+/// What serving needs, as one program: that it is there is then all that has to be known. Files are refused with an error,
+/// before the list is looked at.
+pub(super) fn strict_program(pid: u32) -> Result<BpfProgram, BadFilter> {
+    let [(errno, files), ..] = SOFT;
+    let mut program = refused_first(errno, files)?;
+    program.extend(allow_list(&strict(pid))?);
+    Ok(program)
+}
+
+/// Answers these calls with an error before anything else is looked at. Everything else, other architectures included,
+/// falls through to what follows.
+fn refused_first(errno: i32, calls: &[c_long]) -> Result<BpfProgram, BadFilter> {
+    let step = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    let count = u8::try_from(calls.len()).map_err(|_too_many| BadFilter)?;
+    // Past the list and its answer.
+    let past = count.checked_add(2).ok_or(BadFilter)?;
+    let mut program =
+        vec![step(LOAD, 0, 0, ARCH), step(EQUAL, 0, past, THIS_ARCH), step(LOAD, 0, 0, NUMBER)];
+    for (left, call) in (0..count).rev().zip(calls) {
+        // The last one that is not met jumps over the answer.
+        let unmet = u8::from(left == 0);
+        program.push(step(EQUAL, left, unmet, u32::try_from(*call).map_err(|_wide| BadFilter)?));
+    }
+    program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()));
+    Ok(program)
+}
+
 /// Lets through what is listed, and raises SIGSYS for everything else.
 pub(super) fn allow_list(list: &[Allowed]) -> Result<BpfProgram, BadFilter> {
     let mut rules = BTreeMap::new();
@@ -248,16 +292,9 @@ pub(super) fn allow_list(list: &[Allowed]) -> Result<BpfProgram, BadFilter> {
 /// Lets the two futex operations that every call makes through before anything else is looked at: a list is run from its
 /// top, hundreds of steps, twice for each call that sleeps. Everything else falls through to the list.
 fn futexes_first() -> BpfProgram {
-    const LOAD: u16 = 0x20;
     const AND: u16 = 0x54;
-    const EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    /// Where the kernel puts the number, the architecture, and the lower half of the second argument.
-    const NUMBER: u32 = 0;
-    const ARCH: u32 = 4;
+    /// The lower half of the second argument.
     const SECOND: u32 = 24;
-    const THIS_ARCH: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
     let step = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
     vec![
         step(LOAD, 0, 0, ARCH),
@@ -268,7 +305,7 @@ fn futexes_first() -> BpfProgram {
         step(AND, 0, 0, FUTEX_COMMAND as u32),
         step(EQUAL, 1, 0, libc::FUTEX_WAIT as u32),
         step(EQUAL, 0, 1, libc::FUTEX_WAKE as u32),
-        step(RETURN, 0, 0, ALLOW),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
 
@@ -298,13 +335,21 @@ fn rule(conditions: &[When]) -> Result<SeccompRule, BadFilter> {
 }
 
 fn condition(when: When) -> Result<SeccompCondition, BadFilter> {
+    let width = match when {
+        When::IsAddress(..) => SeccompCmpArgLen::Qword,
+        When::Is(..) | When::Not(..) | When::Without(..) | When::Bits(..) => {
+            SeccompCmpArgLen::Dword
+        }
+    };
     let (argument, operator, value) = match when {
-        When::Is(argument, value) => (argument, SeccompCmpOp::Eq, value),
+        When::IsAddress(argument, value) | When::Is(argument, value) => {
+            (argument, SeccompCmpOp::Eq, value)
+        }
         When::Not(argument, value) => (argument, SeccompCmpOp::Ne, value),
         When::Without(argument, bits) => (argument, SeccompCmpOp::MaskedEq(bits), 0),
         When::Bits(argument, mask, bits) => (argument, SeccompCmpOp::MaskedEq(mask), bits),
     };
-    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
+    Ok(SeccompCondition::new(argument, width, operator, value)?)
 }
 
 #[cfg(test)]

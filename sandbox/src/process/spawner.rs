@@ -18,13 +18,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use themis_messages::sandbox::{Layer, Layers, SetupStep};
 
 use super::layout::{CONTROL_FD, DOWN_FD, EVENT_FD, LOG_FD, OUT_FD, PROGRAM_FD, UP_FD};
-use super::wire::{self, Failed, Hello, Spawn, Spawned};
+use super::wire::{self, Hello, Spawn, Spawned, Told};
 
 /// Argument that makes the program a worker.
 pub(super) const WORKER_ROLE: &CStr = c"--themis-role=worker";
@@ -84,6 +85,12 @@ impl Spawner {
                 Ok(Some((request, fds))) => self.answer(request, &fds)?,
                 Ok(None) => return Ok(()),
                 Err(Errno::INTR | Errno::AGAIN) => {}
+                // The request is lost with its descriptors: the host finds this socket closed, and has another spawner
+                // started. Its workers go on: they are the host's.
+                Err(Errno::MFILE) => {
+                    self.workers.clear();
+                    return Err(Errno::MFILE);
+                }
                 Err(errno) => return Err(errno),
             }
         }
@@ -113,9 +120,10 @@ impl Spawner {
         match self.start(request, fds) {
             Ok((pid, handle)) => {
                 let told = Spawned { number, pid, errno: 0 };
-                wire::send(&self.socket, &told, &[handle.as_fd()])?;
+                let sent = wire::send(&self.socket, &told, &[handle.as_fd()]);
+                // Also one that the host will never hear of: it is killed with the others.
                 self.workers.push(handle);
-                Ok(())
+                sent
             }
             Err(errno) => {
                 let told = Spawned { number, pid: 0, errno: errno.raw_os_error() };
@@ -127,44 +135,42 @@ impl Spawner {
     fn start(&self, request: Spawn, fds: &[OwnedFd]) -> Result<(u32, OwnedFd), Errno> {
         let [control, down, up, event, log, group @ ..] = fds else { return Err(Errno::INVAL) };
         let places = Places { null: self.null.as_fd(), log, control, down, up, event };
-        let mut handle: RawFd = -1;
-        let apart = self.layers.has(Layer::PidNamespace);
-        let mut flags = (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64 | CLONE_CLEAR_SIGHAND;
-        if apart {
-            flags |= (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64;
-        }
-        let mut arguments = CloneArgs { flags, ..CloneArgs::default() };
-        arguments.pidfd = std::ptr::from_mut(&mut handle).expose_provenance() as u64;
-        if let (1, [group, ..]) = (request.into_cgroup, group) {
-            arguments.flags |= CLONE_INTO_CGROUP;
-            arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
-        }
-        // SAFETY: without CLONE_VM the child has a copy of this process, which has one thread. The argument and what
-        // it points to outlive the call.
-        let pid = unsafe {
-            libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>())
+        let group = match (request.into_cgroup, group) {
+            (0, []) => None,
+            (1, [group]) => Some(group),
+            _ => return Err(Errno::INVAL),
         };
-        match pid {
-            0 => self.become_worker(&places),
-            pid if pid > 0 => {
-                // SAFETY: the kernel has put a new descriptor there.
-                let handle = unsafe { OwnedFd::from_raw_fd(handle) };
-                Ok((u32::try_from(pid).unwrap_or(0), handle))
-            }
-            _ => Err(errno_of(std::io::Error::last_os_error())),
+        let mut apart = 0;
+        if self.layers.has(Layer::PidNamespace) {
+            apart = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        }
+        match clone_into(apart, group) {
+            // Containers refuse this call, or its part about groups, where the older one will do.
+            Err(_refused) => match clone_alone(apart)? {
+                Cloned::Child => self.become_worker(&places, group),
+                Cloned::Parent(pid, handle) => Ok((pid, handle)),
+            },
+            Ok(Cloned::Child) => self.become_worker(&places, None),
+            Ok(Cloned::Parent(pid, handle)) => Ok((pid, handle)),
         }
     }
 
-    /// In the child: puts descriptors in their places and executes the program. Ends the child if that fails.
-    fn become_worker(&self, places: &Places<'_>) -> ! {
-        let placed = places.settle(&self.program);
-        let (step, errno) = match placed {
-            Ok(()) => (SetupStep::Exec, execute()),
-            Err(errno) => (SetupStep::Descriptors, errno),
+    /// In the child: enters its group, if it is not in it yet, puts descriptors in their places and executes the program.
+    /// Ends the child if that fails.
+    fn become_worker(&self, places: &Places<'_>, group: Option<&OwnedFd>) -> ! {
+        let entered = group.map_or(Ok(()), enter);
+        let placed = entered.is_ok().then(|| places.settle(&self.program));
+        // From then on what was passed is not where it was.
+        // SAFETY: the control socket is in its place, and stays there.
+        let settled = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
+        let (step, errno, control) = match (entered, placed) {
+            (Err(errno), _) => (SetupStep::Cgroup, errno, places.control.as_fd()),
+            (Ok(()), Some(Err(errno))) => (SetupStep::Descriptors, errno, places.control.as_fd()),
+            (Ok(()), Some(Ok(())) | None) => (SetupStep::Exec, execute(), settled),
         };
-        let failed = Failed { step: step as u32, errno: errno.raw_os_error() };
+        let failed = Told { step: step as u32, errno: errno.raw_os_error() };
         // The host finds the process ended if it cannot be told.
-        let _ = wire::send(places.control, &failed, &[]);
+        let _ = wire::send(control, &failed, &[]);
         // SAFETY: ends the child without running what the spawner has registered for its own end.
         unsafe { libc::_exit(1) }
     }
@@ -174,6 +180,58 @@ impl Spawner {
             let _ = rustix::process::pidfd_send_signal(worker, Signal::KILL);
         }
     }
+}
+
+enum Cloned {
+    Child,
+    /// The child's number, and its handle.
+    Parent(u32, OwnedFd),
+}
+
+/// A child of the host, in namespaces of its own, and in a group from its first moment on.
+fn clone_into(apart: libc::c_int, group: Option<&OwnedFd>) -> Result<Cloned, Errno> {
+    let mut handle: RawFd = -1;
+    let flags = (libc::CLONE_PIDFD | libc::CLONE_PARENT | apart) as u64 | CLONE_CLEAR_SIGHAND;
+    let mut arguments = CloneArgs { flags, ..CloneArgs::default() };
+    arguments.pidfd = std::ptr::from_mut(&mut handle).expose_provenance() as u64;
+    if let Some(group) = group {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: without CLONE_VM the child has a copy of this process, which has one thread. The argument and what it points
+    // to outlive the call.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+    cloned(pid, handle)
+}
+
+/// The same without a group, by the call that came before it.
+fn clone_alone(apart: libc::c_int) -> Result<Cloned, Errno> {
+    let mut handle: RawFd = -1;
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::CLONE_PARENT | apart);
+    // SAFETY: as above; the handle is written where the third argument points, and no other is used.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut handle, 0, 0) };
+    cloned(pid, handle)
+}
+
+fn cloned(pid: libc::c_long, handle: RawFd) -> Result<Cloned, Errno> {
+    match pid {
+        0 => Ok(Cloned::Child),
+        pid if pid > 0 => {
+            // SAFETY: the kernel has put a new descriptor there.
+            let handle = unsafe { OwnedFd::from_raw_fd(handle) };
+            Ok(Cloned::Parent(u32::try_from(pid).unwrap_or(0), handle))
+        }
+        _ => Err(errno_of(std::io::Error::last_os_error())),
+    }
+}
+
+/// Moves this process into a group.
+fn enter(group: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let procs = rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty())?;
+    // Itself, whatever its number is here.
+    rustix::io::write(procs, b"0").map(drop)
 }
 
 /// What goes where in a worker.

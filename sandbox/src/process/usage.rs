@@ -17,6 +17,14 @@ pub(super) fn of_process(pid: u32) -> Usage {
     usage
 }
 
+/// How many threads it has.
+pub(super) fn threads_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    // The twentieth of all fields, counted from the third.
+    rest.split_whitespace().nth(17)?.parse().ok()
+}
+
 /// `pid (name) state …`: the name may hold anything.
 fn of_stat(stat: &str) -> Usage {
     let Some((_, rest)) = stat.rsplit_once(')') else { return Usage::default() };
@@ -58,5 +66,12 @@ mod tests {
         let own = of_process(std::process::id());
         assert!(own.memory_bytes.is_some_and(|bytes| bytes > 0), "{own:?}");
         assert!(own.memory_peak_bytes >= own.memory_bytes);
+        assert_eq!(threads_of(u32::MAX), None);
+        let (more, other) = std::sync::mpsc::channel::<()>();
+        let before = threads_of(std::process::id()).unwrap();
+        let thread = std::thread::spawn(move || other.recv().is_err());
+        assert_eq!(threads_of(std::process::id()), Some(before + 1));
+        drop(more);
+        thread.join().unwrap();
     }
 }

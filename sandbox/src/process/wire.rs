@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -52,10 +52,10 @@ pub(super) struct Hello {
     pub(super) errno: i32,
 }
 
-/// Worker to host: why it does not wait for a plugin.
+/// Worker to host, before a plugin: its memory map's handle goes with step 0, and any other step is the one that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub(super) struct Failed {
+pub(super) struct Told {
     pub(super) step: u32,
     pub(super) errno: i32,
 }
@@ -77,7 +77,7 @@ unsafe impl Plain for Spawned {}
 // SAFETY: as above.
 unsafe impl Plain for Hello {}
 // SAFETY: as above.
-unsafe impl Plain for Failed {}
+unsafe impl Plain for Told {}
 // SAFETY: as above.
 unsafe impl Plain for PluginFile {}
 
@@ -96,7 +96,9 @@ pub(super) fn send<T: Plain>(
         return Err(Errno::TOOBIG);
     }
     let parts = [IoSlice::new(bytes)];
-    rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+    let flags = SendFlags::NOSIGNAL;
+    // With a time limit on its socket a call is not begun again by the system after a signal.
+    retry_on_intr(|| rustix::net::sendmsg(&socket, &parts, &mut ancillary, flags))?;
     Ok(())
 }
 
@@ -110,7 +112,8 @@ pub(super) fn receive<T: Plain>(socket: impl AsFd) -> Result<Option<(T, Vec<Owne
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let parts = &mut [IoSliceMut::new(bytes)];
-    let received = rustix::net::recvmsg(socket, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = retry_on_intr(|| rustix::net::recvmsg(&socket, parts, &mut ancillary, flags))?;
     let mut fds = Vec::new();
     for part in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = part {
@@ -119,6 +122,10 @@ pub(super) fn receive<T: Plain>(socket: impl AsFd) -> Result<Option<(T, Vec<Owne
     }
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::BADMSG);
+    }
+    // Descriptors that found no number are dropped one by one: what is left is not what was sent.
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
     }
     match received.bytes {
         0 => Ok(None),
@@ -148,6 +155,6 @@ mod tests {
     fn a_message_of_another_size_is_refused() {
         let (one, other) = pair().unwrap();
         send(&one, &Spawned { number: 1, pid: 2, errno: 3 }, &[]).unwrap();
-        assert_eq!(receive::<Failed>(&other).map(|_| ()), Err(Errno::BADMSG));
+        assert_eq!(receive::<Told>(&other).map(|_| ()), Err(Errno::BADMSG));
     }
 }

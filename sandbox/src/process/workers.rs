@@ -7,7 +7,10 @@
 //! ```
 //!
 //! Workers are children of the watcher thread, by which they die with the host: it lives until the last is gone. What it
-//! does is short; what takes time is done by who asks for it, or by the pool's thread.
+//! does is short; what takes time is done by who asks for it, or by the pool's thread. A panic in what the host gave it to
+//! call is told, and the thread goes on: all workers hang on it.
+//!
+//! The host must not wait for children it does not know (`waitpid(-1)`): how a worker ended would be lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -15,20 +18,25 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use themis_messages::limits::{MEMORY_WATCH_PERIOD, WORKER_POOL, WORKER_SETUP_DEADLINE};
+use rustix::process::Signal;
+use themis_messages::limits::{
+    MEMORY_WATCH_PERIOD, SPAWNER_DEADLINE, WORKER_POOL, WORKER_SETUP_DEADLINE,
+};
 use themis_messages::sandbox::{Activity, Layer, Layers, Limits, SandboxError, SetupStep, Verdict};
 
 use super::cgroup::{Controls, Group, GroupLimits, Subtree};
 use super::handle::{Parts, Worker};
-use super::layout::{Down, MAGIC, Up, file_bytes};
+use super::layout::{Down, MAGIC, Op, Up, file_bytes};
+use super::sandbox::filters_in;
 use super::shared::{Region, make_file, reopened_read_only};
-use super::wire::{self, Failed, Hello, Spawn, Spawned};
+use super::wire::{self, Hello, Spawn, Spawned, Told};
 use super::{SPAWNER_ROLE, entry_was_called};
 
 /// Which program workers are.
@@ -64,6 +72,13 @@ pub(crate) static ORIGIN_NS: LazyLock<u64> = LazyLock::new(|| {
     u64::try_from(now.tv_sec.saturating_mul(1_000_000_000) + now.tv_nsec).unwrap_or(0)
 });
 
+/// Tells apart hosts that see the same process numbers: containers have them each for themselves.
+static NAMESPACE: LazyLock<u32> = LazyLock::new(|| {
+    let own = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
+    // Neighbours differ in the lowest bits.
+    u32::try_from(own & 0x7f).unwrap_or(0)
+});
+
 /// All workers of one host. When the last reference is dropped, those that nobody took end, and the spawner.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Owner>);
@@ -72,16 +87,32 @@ pub struct Workers(Arc<Owner>);
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Owner {
+    /// Has everything end; nobody waits for it here.
+    fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let ready = {
+            let mut pool = self.shared.pool.state.lock();
+            pool.stopping = true;
+            std::mem::take(&mut pool.ready)
+        };
+        drop(ready);
+        self.shared.pool.changed.notify_all();
+        let workers: Vec<_> =
+            self.shared.watch.workers.lock().values().map(|it| Arc::clone(&it.worker)).collect();
+        workers.iter().for_each(|worker| worker.stop());
+        // It ends by this.
+        self.shared.spawner.lock().take();
+        self.shared.watch.wake();
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.pool.ready.lock().clear();
-        self.shared.pool.wanted.notify_all();
-        // It ends by this, and every worker that is left with it.
-        self.shared.spawner.lock().take();
-        self.shared.watch.wake();
+        self.stop();
     }
 }
 
@@ -108,13 +139,33 @@ enum Groups {
 #[derive(Debug)]
 struct Spawner {
     socket: OwnedFd,
+    process: OwnedFd,
     layers: Layers,
+}
+
+impl Drop for Spawner {
+    /// One that still lives would take the end of its socket for the end of the host, and kill all workers.
+    fn drop(&mut self) {
+        let _gone_already = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+    }
 }
 
 #[derive(Debug, Default)]
 struct Pool {
-    ready: Mutex<VecDeque<Owned>>,
-    wanted: Condvar,
+    state: Mutex<PoolState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
+    ready: VecDeque<Owned>,
+    /// Somebody has needed a worker: from then on the pool is kept full.
+    wanted: bool,
+    /// Groups whose worker is gone.
+    graves: Vec<Group>,
+    stopping: bool,
+    /// The watcher has ended: no more graves.
+    over: bool,
 }
 
 /// A worker that is ended when nobody owns it any more.
@@ -140,7 +191,14 @@ struct Watch {
 #[derive(Debug)]
 enum Task {
     /// Start a spawner: workers are to be children of that thread.
-    Spawner { reply: mpsc::SyncSender<Result<Spawner, Errno>> },
+    Spawner { reply: mpsc::SyncSender<Result<Started, Errno>> },
+}
+
+/// A spawner that has not said anything yet.
+#[derive(Debug)]
+struct Started {
+    socket: OwnedFd,
+    process: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -161,6 +219,9 @@ const SPAWNER: u64 = u64::MAX - 1;
 
 /// How often the watcher looks at memory when nobody calls.
 const IDLE_PERIOD: Duration = Duration::from_millis(100);
+/// The pool's wait after a worker that could not be started: twice as long after each, up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// Files of a plugin that may be on their way at once.
 const SOCKET_BYTES: usize = 1 << 20;
 
@@ -185,27 +246,42 @@ impl Workers {
             numbers: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
         });
-        let owner = Owner { shared: Arc::clone(&shared) };
+        let owner = Owner { shared: Arc::clone(&shared), threads: Mutex::default() };
         let (watched, pooled) = (Arc::clone(&shared), shared);
-        thread("themis-workers", move || Watcher::new(watched).run())?;
-        thread("themis-pool", move || pooled.keep_pool())?;
+        let watcher = thread("themis-workers", move || Watcher::new(watched).run())?;
+        owner.threads.lock().push(watcher);
+        owner.threads.lock().push(thread("themis-pool", move || pooled.keep_pool())?);
         Ok(Self(Arc::new(owner)))
     }
 
     /// Fills the pool, without waiting for it.
     pub fn prewarm(&self) {
-        self.0.shared.pool.wanted.notify_all();
+        self.0.shared.pool.state.lock().wanted = true;
+        self.0.shared.pool.changed.notify_all();
+    }
+
+    /// Ends all workers, whoever has them, and the spawner, and waits until their processes and groups are gone. Blocks for
+    /// a moment; for seconds where the system does not let a process go.
+    pub fn close(&self) {
+        self.0.stop();
+        let threads = std::mem::take(&mut *self.0.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the workers panicked");
+            }
+        }
+        *self.0.shared.groups.lock() = Groups::None;
     }
 
     /// Waits until the pool is full, or `limit` has passed; for benches.
     #[must_use]
     pub fn wait_for_pool(&self, limit: Duration) -> bool {
         let shared = &self.0.shared;
-        let until = std::time::Instant::now() + limit;
-        let mut ready = shared.pool.ready.lock();
-        while ready.len() < shared.options.pool {
-            if shared.pool.wanted.wait_until(&mut ready, until).timed_out() {
-                return ready.len() >= shared.options.pool;
+        let until = Instant::now() + limit;
+        let mut pool = shared.pool.state.lock();
+        while pool.ready.len() < shared.options.pool {
+            if shared.pool.changed.wait_until(&mut pool, until).timed_out() {
+                return pool.ready.len() >= shared.options.pool;
             }
         }
         true
@@ -228,8 +304,12 @@ impl Workers {
         limits.check()?;
         let shared = &self.0.shared;
         if shared.options.pooled == *limits {
-            let ready = shared.pool.ready.lock().pop_front();
-            shared.pool.wanted.notify_all();
+            let ready = {
+                let mut pool = shared.pool.state.lock();
+                pool.wanted = true;
+                pool.ready.pop_front()
+            };
+            shared.pool.changed.notify_all();
             if let Some(ready) = ready.filter(|ready| ready.0.is_live()) {
                 return Ok(ready);
             }
@@ -238,9 +318,9 @@ impl Workers {
     }
 }
 
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SandboxError> {
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, SandboxError> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    started.map(drop).map_err(|error| {
+    started.map_err(|error| {
         failed(SetupStep::Spawner, Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
     })
 }
@@ -250,46 +330,76 @@ fn failed(step: SetupStep, errno: Errno) -> SandboxError {
 }
 
 impl Shared {
-    /// Keeps the pool full until the host stops.
+    /// Keeps the pool full, and removes the groups of workers that are gone, until the host stops and the last is.
     fn keep_pool(&self) {
-        let mut ready = self.pool.ready.lock();
-        // Not before somebody needs one.
-        self.pool.wanted.wait(&mut ready);
-        while !self.stopping.load(Ordering::SeqCst) {
-            ready.retain(|worker| worker.0.is_live());
-            if ready.len() >= self.options.pool {
-                self.pool.wanted.wait(&mut ready);
+        let (mut retry, mut wait) = (Instant::now(), RETRY_FIRST);
+        let mut pool = self.pool.state.lock();
+        loop {
+            let graves = std::mem::take(&mut pool.graves);
+            if !graves.is_empty() {
+                // Others are not to wait while a process takes its time to be gone.
+                MutexGuard::unlocked(&mut pool, || graves.into_iter().for_each(bury));
                 continue;
             }
-            drop(ready);
-            let started = self.start_worker(&self.options.pooled);
-            ready = self.pool.ready.lock();
-            match started {
-                Ok(worker) => {
-                    ready.push_back(worker);
-                    self.pool.wanted.notify_all();
-                }
-                Err(error) => {
-                    // Whoever takes one is told in full; the next need tries again.
-                    tracing::warn!(%error, "no worker could be made ready");
-                    self.pool.wanted.wait(&mut ready);
+            if pool.over {
+                return;
+            }
+            pool.ready.retain(|worker| worker.0.is_live());
+            let short = pool.wanted && !pool.stopping && pool.ready.len() < self.options.pool;
+            if !short {
+                self.pool.changed.wait(&mut pool);
+            } else if Instant::now() < retry {
+                self.pool.changed.wait_until(&mut pool, retry);
+            } else {
+                let started =
+                    MutexGuard::unlocked(&mut pool, || self.start_worker(&self.options.pooled));
+                match started {
+                    Ok(worker) if !pool.stopping => {
+                        (retry, wait) = (Instant::now(), RETRY_FIRST);
+                        pool.ready.push_back(worker);
+                        self.pool.changed.notify_all();
+                    }
+                    Ok(_not_needed_any_more) => {}
+                    Err(error) => {
+                        // Whoever takes one is told in full.
+                        tracing::warn!(%error, ?wait, "no worker could be made ready; trying again");
+                        (retry, wait) = (Instant::now() + wait, RETRY_LONGEST.min(wait * 2));
+                    }
                 }
             }
         }
     }
 
+    /// Starts one; with new channels when nobody knows what became of the first request.
     fn start_worker(&self, limits: &Limits) -> Result<Owned, SandboxError> {
+        match self.try_start_worker(limits) {
+            Err(SandboxError::Ended(Verdict::SetupFailed { step: SetupStep::Spawner, .. }))
+                if !self.stopping.load(Ordering::SeqCst) =>
+            {
+                self.try_start_worker(limits)
+            }
+            other => other,
+        }
+    }
+
+    fn try_start_worker(&self, limits: &Limits) -> Result<Owned, SandboxError> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let channels = |errno| failed(SetupStep::Channels, errno);
         let (group, held) = self.group(number, limits)?;
         let capped = held.has(Layer::CgroupLimits);
         let ends = Ends::make(limits, capped).map_err(channels)?;
-        let (pid, process, shared) = self.spawn(number, &ends, group.as_ref())?;
+        let (pid, process, shared) =
+            self.spawn(number, &ends, group.as_ref()).inspect_err(|_error| ends.dismiss())?;
         // The worker's own ends go, or its end would not be seen.
         let Ends { down, up, event, stderr: (stderr, theirs), control: (control, its), .. } = ends;
         drop((theirs, its));
-        let ready = wait_until_ready(&control, &process, &event, up.header());
-        let parts = |layers| Parts {
+        let ready = wait_until_ready(&control, &process, &event, up.header())
+            .and_then(|ready| ready.checked(pid, group.as_ref()));
+        let ready = ready.map(|ready| {
+            let layers = ready.layers.bits() | held.bits() | shared.bits();
+            (Layers::from_bits(layers), Some(ready.maps), ready.filters)
+        });
+        let parts = |layers, maps, filters| Parts {
             number,
             pid,
             process,
@@ -301,19 +411,24 @@ impl Shared {
             group,
             limits: *limits,
             layers,
+            maps,
+            filters,
             epoll: Arc::clone(&self.watch.epoll),
         };
         match ready {
-            Ok(own) => {
-                let layers = Layers::from_bits(own.bits() | held.bits() | shared.bits());
-                let worker = Worker::new(parts(layers));
-                self.watch.add(&worker).map_err(channels)?;
-                Ok(Owned(worker))
+            Ok((layers, maps, filters)) => {
+                let owned = Owned(Worker::new(parts(layers, maps, filters)));
+                self.watch.add(&owned.0).map_err(channels)?;
+                // Who had everything end may have looked before this one was there to be ended.
+                if self.stopping.load(Ordering::SeqCst) {
+                    return Err(failed(SetupStep::Spawner, Errno::CANCELED));
+                }
+                Ok(owned)
             }
             Err(verdict) => {
-                let worker = Worker::new(parts(Layers::default()));
-                worker.stop();
-                self.watch.add(&worker).map_err(channels)?;
+                let owned = Owned(Worker::new(parts(Layers::default(), None, 0)));
+                owned.0.stop();
+                self.watch.add(&owned.0).map_err(channels)?;
                 Err(verdict.into())
             }
         }
@@ -324,7 +439,12 @@ impl Shared {
         let mut groups = self.groups.lock();
         if matches!(*groups, Groups::Unknown) {
             *groups = match Subtree::open() {
-                Ok(subtree) => Groups::Found(subtree),
+                Ok(subtree) => {
+                    if let Controls::KillOnly { why } = subtree.controls() {
+                        tracing::warn!(%why, "workers are not capped by their cgroup");
+                    }
+                    Groups::Found(subtree)
+                }
                 Err(why) => {
                     tracing::warn!(%why, "workers have no cgroup");
                     Groups::None
@@ -350,7 +470,7 @@ impl Shared {
         }
     }
 
-    /// Has the process started; once more when the spawner has died meanwhile.
+    /// Has the process started, by a new spawner when the one there is has died.
     fn spawn(
         &self,
         number: u64,
@@ -358,30 +478,22 @@ impl Shared {
         group: Option<&Group>,
     ) -> Result<(u32, OwnedFd, Layers), SandboxError> {
         let mut spawner = self.spawner.lock();
-        let mut again = spawner.is_some();
-        loop {
-            if spawner.is_none() {
-                *spawner = Some(self.start_spawner()?);
+        if spawner.is_none() {
+            *spawner = Some(self.start_spawner()?);
+        }
+        let Some(way) = spawner.as_ref() else {
+            return Err(failed(SetupStep::Spawner, Errno::PIPE));
+        };
+        match way.ask(number, ends, group) {
+            Ok((told, Some(handle))) if told.errno == 0 => Ok((told.pid, handle, way.layers)),
+            Ok((told, _)) if told.errno != 0 => {
+                Err(failed(SetupStep::Clone, Errno::from_raw_os_error(told.errno)))
             }
-            let Some(way) = spawner.as_ref() else {
-                return Err(failed(SetupStep::Spawner, Errno::PIPE));
-            };
-            match way.ask(number, ends, group) {
-                Ok(spawned) if spawned.0.errno == 0 => {
-                    let handle = spawned.1.ok_or_else(|| failed(SetupStep::Clone, Errno::BADF))?;
-                    return Ok((spawned.0.pid, handle, way.layers));
-                }
-                Ok(spawned) => {
-                    let errno = Errno::from_raw_os_error(spawned.0.errno);
-                    return Err(failed(SetupStep::Clone, errno));
-                }
-                Err(errno) => {
-                    // Its socket says that it is gone, or it does not keep to its part.
-                    *spawner = None;
-                    if !std::mem::take(&mut again) {
-                        return Err(failed(SetupStep::Spawner, errno));
-                    }
-                }
+            Ok(_no_handle) => Err(failed(SetupStep::Clone, Errno::BADF)),
+            Err(errno) => {
+                // Its socket says that it is gone, or it does not keep to its part.
+                *spawner = None;
+                Err(failed(SetupStep::Spawner, errno))
             }
         }
     }
@@ -393,8 +505,18 @@ impl Shared {
         let (reply, answer) = mpsc::sync_channel(1);
         self.watch.tasks.lock().push(Task::Spawner { reply });
         self.watch.wake();
-        let answer = answer.recv_timeout(WORKER_SETUP_DEADLINE);
-        answer.unwrap_or(Err(Errno::TIMEDOUT)).map_err(|errno| failed(SetupStep::Spawner, errno))
+        let broken = |errno| failed(SetupStep::Spawner, errno);
+        let started = answer.recv_timeout(SPAWNER_DEADLINE);
+        let Started { socket, process } =
+            started.unwrap_or(Err(Errno::TIMEDOUT)).map_err(broken)?;
+        let mut spawner = Spawner { socket, process, layers: Layers::default() };
+        let hello = wire::receive::<Hello>(&spawner.socket).map_err(broken)?;
+        let (hello, _) = hello.ok_or_else(|| broken(Errno::PIPE))?;
+        // That it can make process and mount namespaces is told by workers that are in them.
+        let own = [Layer::PidNamespace, Layer::MountNamespace];
+        let own = own.into_iter().fold(Layers::default(), Layers::with).bits();
+        spawner.layers = Layers::from_bits(hello.layers & !own);
+        Ok(spawner)
     }
 }
 
@@ -453,6 +575,7 @@ impl Ends {
         setup.memory_bytes.store(limits.memory_bytes, Ordering::Relaxed);
         setup.cap_memory.store(u32::from(!capped), Ordering::Relaxed);
         setup.origin_ns.store(*ORIGIN_NS, Ordering::Relaxed);
+        setup.host.store(*NAMESPACE, Ordering::Relaxed);
         let control = wire::pair()?;
         rustix::net::sockopt::set_socket_send_buffer_size(&control.0, SOCKET_BYTES)?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -468,42 +591,102 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// Sends away a worker that may have been started and that nobody will ever know: it has no plugin yet, and does as
+    /// it is told.
+    fn dismiss(&self) {
+        let (slot, its) = (&self.down.header().slots[0], &self.up.header().slots[0].sleep.asleep);
+        slot.op.store(Op::Leave as u32, Ordering::Relaxed);
+        slot.turn.fetch_add(1, Ordering::SeqCst);
+        its.store(0, Ordering::SeqCst);
+        let _ = rustix::thread::futex::wake(its, rustix::thread::futex::Flags::empty(), 1);
+    }
+}
+
+/// What a worker that waits for a plugin has said of itself, and what the system says.
+struct Ready {
+    layers: Layers,
+    maps: OwnedFd,
+    filters: u32,
+}
+
+fn broken(step: SetupStep, errno: Errno) -> Verdict {
+    Verdict::SetupFailed { step, errno: errno.raw_os_error() }
+}
+
+impl Ready {
+    /// Believes nothing that can be looked up: that it is in its group, and how many filters it is behind.
+    fn checked(mut self, pid: u32, group: Option<&Group>) -> Result<Self, Verdict> {
+        if let Some(group) = group
+            && !group.has(pid)
+        {
+            return Err(broken(SetupStep::Cgroup, Errno::SRCH));
+        }
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // Whether the last filter is there as well could not be told, and would be nobody's to say.
+        let filters = filters_in(&status).filter(|filters| *filters > 0);
+        self.filters = filters.ok_or_else(|| broken(SetupStep::WideFilter, Errno::NODATA))?;
+        Ok(self)
+    }
+}
+
 /// Waits until the worker says that it is ready, or why not, or is gone. Behind its filter it has no socket to say it
-/// through: it writes the event.
+/// through: it writes the event. Before that it has sent the handle of its memory map.
 fn wait_until_ready(
     control: &OwnedFd,
     process: &OwnedFd,
     event: &OwnedFd,
     up: &Up,
-) -> Result<Layers, Verdict> {
+) -> Result<Ready, Verdict> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let broken = |step, errno: Errno| Verdict::SetupFailed { step, errno: errno.raw_os_error() };
-    let seconds = i64::try_from(WORKER_SETUP_DEADLINE.as_secs()).unwrap_or(i64::MAX);
-    let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let mut polled = [event, control, process].map(|fd| PollFd::new(fd, PollFlags::IN));
+    let until = Instant::now() + WORKER_SETUP_DEADLINE;
+    let mut maps = None;
     loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).unwrap_or_default();
+        let mut polled = [event, control, process].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut polled, Some(&limit)) {
             Ok(0) => {
                 let (what, limit) = (Activity::Setup, WORKER_SETUP_DEADLINE);
                 return Err(Verdict::Deadline { what, limit });
             }
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
             Err(errno) => return Err(broken(SetupStep::Channels, errno)),
         }
+        let [ready, told, _] = polled.map(|fd| !fd.revents().is_empty());
+        match maps.take() {
+            Some(maps) if ready => {
+                let layers = Layers::from_bits(up.state.layers.load(Ordering::SeqCst));
+                return Ok(Ready { layers, maps, filters: 0 });
+            }
+            Some(own) if !told => maps = Some(own),
+            // It is the first word, or one more than there is to say.
+            Some(_) | None => maps = Some(told_before_ready(control)?),
+        }
     }
-    if !polled[0].revents().is_empty() {
-        return Ok(Layers::from_bits(up.state.layers.load(Ordering::SeqCst)));
-    }
-    match wire::receive::<Failed>(control) {
-        Ok(Some((ready, _))) => {
-            let step = u8::try_from(ready.step).ok().and_then(SetupStep::from_repr);
+}
+
+/// The handle of a worker's memory map, or why it does not get ready.
+fn told_before_ready(control: &OwnedFd) -> Result<OwnedFd, Verdict> {
+    match wire::receive::<Told>(control) {
+        Ok(Some((told, maps))) if told.step == 0 => {
+            maps.into_iter().next().ok_or_else(|| broken(SetupStep::Files, Errno::BADF))
+        }
+        Ok(Some((told, _))) => {
+            let step = u8::try_from(told.step).ok().and_then(SetupStep::from_repr);
             let step = step.unwrap_or(SetupStep::Exec);
-            Err(Verdict::SetupFailed { step, errno: ready.errno })
+            Err(Verdict::SetupFailed { step, errno: told.errno })
         }
         // It ended without a word: executing the program failed, or the program is another one.
         Ok(None) => Err(broken(SetupStep::Exec, Errno::PIPE)),
         Err(errno) => Err(broken(SetupStep::Exec, errno)),
+    }
+}
+
+fn bury(group: Group) {
+    if let Err(error) = group.remove() {
+        tracing::warn!(%error, "the group of a worker was not removed");
     }
 }
 
@@ -534,7 +717,9 @@ impl Watch {
         let input = epoll::EventFlags::IN;
         // Until somebody waits for it, nobody looks: it may be written by whoever likes.
         epoll::add(&*self.epoll, &worker.event, data(EVENT), epoll::EventFlags::ONESHOT)?;
-        epoll::add(&*self.epoll, &worker.stderr, data(STDERR), input)?;
+        // Once in a round of the watcher: who writes without end is not to have it read all the time.
+        let once = input | epoll::EventFlags::ONESHOT;
+        epoll::add(&*self.epoll, &worker.stderr, data(STDERR), once)?;
         epoll::add(&*self.epoll, &worker.process, data(PROCESS), input)?;
         let watched = Watched { worker: Arc::clone(worker), _memory_events: memory_events };
         workers.insert(worker.number, watched);
@@ -551,9 +736,28 @@ impl Watch {
         self.workers.lock().remove(&worker.number);
     }
 
+    /// Looks at the error output of a worker again.
+    fn listen_again(&self, worker: &Worker) {
+        if worker.stderr_rests.swap(false, Ordering::Relaxed) {
+            let data = epoll::EventData::new_u64(worker.number * KINDS + STDERR);
+            let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+            // It is gone from the set once the process is.
+            let _ = epoll::modify(&*self.epoll, &worker.stderr, data, once);
+        }
+    }
+
     fn find(&self, number: u64) -> Option<Arc<Worker>> {
         self.workers.lock().get(&number).map(|watched| Arc::clone(&watched.worker))
     }
+}
+
+/// What the host gave to be called may panic; the thread that all workers hang on goes on.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    if ran.is_err() {
+        tracing::error!("what a worker had to tell the host ended in a panic");
+    }
+    ran.ok()
 }
 
 /// The watcher thread's own.
@@ -576,7 +780,7 @@ impl Watcher {
             if stopping && watch.workers.lock().is_empty() {
                 break;
             }
-            let period = self.check_memory();
+            let period = guarded(|| self.check_workers()).unwrap_or(IDLE_PERIOD);
             let timeout =
                 rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(period.subsec_nanos()) };
             events.clear();
@@ -589,12 +793,15 @@ impl Watcher {
                 Err(errno) => tracing::error!(%errno, "workers cannot be watched"),
             }
             for event in &events {
-                self.handle(event.data.u64());
+                guarded(|| self.handle(event.data.u64()));
             }
         }
         for (mut spawner, _) in self.spawners {
+            drop(spawner.kill());
             drop(spawner.wait());
         }
+        self.shared.pool.state.lock().over = true;
+        self.shared.pool.changed.notify_all();
     }
 
     fn handle(&mut self, about: u64) {
@@ -605,15 +812,16 @@ impl Watcher {
                 let Some(worker) = self.shared.watch.find(about / KINDS) else { return };
                 match about % KINDS {
                     PROCESS => {
-                        worker.reap();
+                        // First: whatever the host makes of its end, it is not looked at again.
                         self.shared.watch.forget(&worker);
-                        self.shared.pool.wanted.notify_all();
+                        let group = worker.reap();
+                        self.shared.pool.state.lock().graves.extend(group);
+                        self.shared.pool.changed.notify_all();
                     }
                     STDERR => {
-                        if worker.take_stderr() == 0 {
-                            // Its other end is closed: nothing will come.
-                            let _ = epoll::delete(&*self.shared.watch.epoll, &worker.stderr);
-                        }
+                        // Nothing means that its other end is closed: nothing will come.
+                        let more = worker.take_stderr() > 0;
+                        worker.stderr_rests.store(more, Ordering::Relaxed);
                     }
                     EVENT => worker.take_event(),
                     _ => worker.look_at_memory_events(),
@@ -622,16 +830,17 @@ impl Watcher {
         }
     }
 
-    /// Looks at workers whose memory no cgroup caps; answers when to look again.
-    fn check_memory(&self) -> Duration {
-        let (mut busy, now) = (false, std::time::Instant::now());
+    /// Looks after calls that nobody's thread waits for, and at limits that no cgroup holds; answers when to look again.
+    fn check_workers(&self) -> Duration {
+        let (mut busy, now) = (false, Instant::now());
         let watched: Vec<_> =
             self.shared.watch.workers.lock().values().map(|it| Arc::clone(&it.worker)).collect();
         for worker in watched {
             worker.take_services();
             worker.settle_calls(now);
+            self.shared.watch.listen_again(&worker);
             if !worker.layers.has(Layer::CgroupLimits) {
-                worker.check_memory();
+                worker.check_limits();
             }
             busy |= worker.is_busy();
         }
@@ -648,9 +857,9 @@ impl Watcher {
         }
     }
 
-    fn start_spawner(&mut self) -> Result<Spawner, Errno> {
+    fn start_spawner(&mut self) -> Result<Started, Errno> {
         let (ours, theirs) = wire::pair()?;
-        let timeout = Some(WORKER_SETUP_DEADLINE);
+        let timeout = Some(SPAWNER_DEADLINE);
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&ours, Timeout::Recv, timeout)?;
         set_socket_timeout(&ours, Timeout::Send, timeout)?;
@@ -671,14 +880,11 @@ impl Watcher {
         })?;
         let pid = rustix::process::Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let process = handle.try_clone().map_err(|_descriptors| Errno::MFILE)?;
         let data = epoll::EventData::new_u64(SPAWNER);
         epoll::add(&*self.shared.watch.epoll, &handle, data, epoll::EventFlags::IN)?;
         self.spawners.push((child, handle));
-        let (hello, _) = wire::receive::<Hello>(&ours)?.ok_or(Errno::PIPE)?;
-        // That it can make process and mount namespaces is told by workers that are in them.
-        let own = [Layer::PidNamespace, Layer::MountNamespace];
-        let own = own.into_iter().fold(Layers::default(), Layers::with).bits();
-        Ok(Spawner { socket: ours, layers: Layers::from_bits(hello.layers & !own) })
+        Ok(Started { socket: ours, process })
     }
 
     fn reap_spawners(&mut self) {

@@ -161,6 +161,8 @@ pub(super) const CALLS: &[(u32, Expect)] = &[
     (4103, Refused("madvise")),
     (4104, Refused("membarrier")),
     (4105, Refused("mlockall")),
+    (4106, Refused("seccomp")),
+    (4107, Refused("prctl")),
     (4200, Refused("landlock_create_ruleset")),
     (4300, Refused("mmap")),
     (4400, Errno(EACCES)),
@@ -252,6 +254,8 @@ pub(super) const CONSTRUCTORS: &[(u32, Expect)] = &[
     (5400, Memory),
     (5600, Errno(12)),
     (6000, Refused("rt_sigaction")),
+    (4106, Refused("seccomp")),
+    (4107, Refused("prctl")),
 ];
 
 /// In each hook.

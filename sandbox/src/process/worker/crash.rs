@@ -89,4 +89,6 @@ fn tell(signal: c_int, syscall: c_int, address: u64) {
             libc::syscall(libc::SYS_futex, slot.turn.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
         }
     }
+    // For those who wait without a thread.
+    super::serve::write_event();
 }

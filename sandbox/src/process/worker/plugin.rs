@@ -267,7 +267,7 @@ impl Plugin {
             Op::Shutdown => self.plain(Some(self.entries.shutdown)),
             Op::SaveState => self.save_state(turn),
             Op::Reload => self.reload(turn),
-            Op::Load | Op::Call => Answer::status(STATUS_MISSING),
+            Op::Load | Op::Call | Op::Leave => Answer::status(STATUS_MISSING),
         }
     }
 

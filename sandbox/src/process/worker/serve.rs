@@ -17,7 +17,8 @@ use themis_messages::instance::Concurrency;
 use themis_messages::sandbox::SetupStep;
 
 use super::super::layout::{
-    DownSlot, EVENT_FD, Op, UpSlot, WAIT_AWAKE, WAIT_EVENT, WAIT_FUTEX, arena, reply_place, request_place,
+    DownSlot, EVENT_FD, Op, UpSlot, WAIT_AWAKE, WAIT_EVENT, WAIT_FUTEX, arena, reply_place,
+    request_place,
 };
 use super::Memory;
 use super::plugin::{Answer, LoadFault, Plugin};
@@ -61,6 +62,7 @@ impl Hooks {
     fn carry_out(&mut self, turn: &Turn) -> Answer {
         match (self.plugin, self.control.take()) {
             (None, Some(control)) if turn.op == Op::Load => self.load(turn, control),
+            (None, Some(_)) if turn.op == Op::Leave => leave(),
             (Some(plugin), None) => {
                 let answer = plugin.hook(turn);
                 if turn.op == Op::Init && answer.status == 0 {
@@ -101,6 +103,12 @@ impl Hooks {
             }
         }
     }
+}
+
+/// The host does not know this process: it has lost its handle.
+fn leave() -> ! {
+    // SAFETY: ends the process at once; there is nothing to be put in order.
+    unsafe { libc::_exit(0) }
 }
 
 fn start_thread(
@@ -157,7 +165,10 @@ fn turn(memory: &Memory, slot: usize, down: &DownSlot) -> Option<Turn> {
         // SAFETY: inside the mapping, which is never unmapped. The host writes there only between turns.
         request: unsafe { std::slice::from_raw_parts(request, len) },
         first_len: usize::try_from(down.first_len.load(Ordering::Relaxed)).ok()?.min(len),
-        reply: Room { near: memory.up.at(reply_place(slot, 0), 0), far: memory.up.at(arena(slot), 0) },
+        reply: Room {
+            near: memory.up.at(reply_place(slot, 0), 0),
+            far: memory.up.at(arena(slot), 0),
+        },
     })
 }
 
