@@ -1,12 +1,12 @@
 //! Worker processes: what a call to one costs, what one costs to make, and how long its end takes to be told.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use comfy_table::Table;
-use rustix::thread::futex;
 use serde::Serialize;
 use themis_kernel::admission::{self, AdmittedPlugin, PluginRoot};
 use themis_kernel::config::WorkersConfig;
@@ -46,58 +46,33 @@ fn counter() -> Fixture {
     Fixture::c("counter.c", "counter", "1.0.0")
 }
 
-/// One direction of a ping-pong: a word that counts, and whether somebody sleeps on it.
-#[derive(Default)]
-struct Way {
-    word: AtomicU32,
-    asleep: AtomicU32,
+/// Two processes that wait for each other through shared memory, as bare as it gets.
+struct PingPong {
+    _dir: tempfile::TempDir,
+    program: PathBuf,
 }
 
-impl Way {
-    fn tell(&self, value: u32) {
-        self.word.store(value, Ordering::SeqCst);
-        if self.asleep.swap(0, Ordering::SeqCst) != 0 {
-            let _ = futex::wake(&self.word, futex::Flags::empty(), 1);
-        }
+impl PingPong {
+    fn build() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("ping_pong");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ping_pong.c");
+        let built = Command::new("cc").arg("-O2").arg("-o").args([&program, &source]).status();
+        assert!(built.expect("a C compiler is there").success(), "it compiles");
+        Self { _dir: dir, program }
     }
 
-    /// Looks so often, and sleeps then.
-    fn wait_for(&self, value: u32, looks: u32) {
-        for _ in 0..looks {
-            if self.word.load(Ordering::Acquire) == value {
-                return;
-            }
-            std::hint::spin_loop();
+    /// So many round trips; each side looks so often before it sleeps.
+    fn play(&self, rounds: usize, looks: u32) -> Times {
+        let arguments = [rounds.to_string(), looks.to_string()];
+        let output = Command::new(&self.program).args(arguments).output().expect("it runs");
+        let told = String::from_utf8(output.stdout).expect("numbers");
+        let mut times = Times::new();
+        for nanos in told.lines() {
+            times.add(Duration::from_nanos(nanos.parse().expect("a number")), 1);
         }
-        loop {
-            self.asleep.store(1, Ordering::SeqCst);
-            if self.word.load(Ordering::SeqCst) == value {
-                self.asleep.store(0, Ordering::Relaxed);
-                return;
-            }
-            // What is there by now, or a wake, ends it.
-            let _ = futex::wait(&self.word, futex::Flags::empty(), value.wrapping_sub(1), None);
-        }
+        times
     }
-}
-
-/// Two words and two threads that wait for each other, as bare as it gets.
-fn ping_pong(rounds: u32, looks: u32) -> Times {
-    let (ping, pong) = (Way::default(), Way::default());
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for turn in 1..=rounds {
-                ping.wait_for(turn, looks);
-                pong.tell(turn);
-            }
-        });
-        let mut turn = 0;
-        Times::of(rounds as usize, || {
-            turn += 1;
-            ping.tell(turn);
-            pong.wait_for(turn, looks);
-        })
-    })
 }
 
 /// A round trip of 64 bytes, beside a bare one: both look before they sleep.
@@ -110,7 +85,7 @@ pub(crate) fn call() -> Row {
         goal: "<= 1.3x a bare ping-pong, <= 1 us with a spare core",
         p50_ns,
         p99_ns: ours.p99(),
-        baseline: "two futex words, two threads, looking before sleeping",
+        baseline: "two futex words, two processes, looking before sleeping",
         baseline_ns,
         must_held: true,
         goal_met: p50_ns * 10 <= baseline_ns * 13 && p50_ns <= 1_000,
@@ -126,7 +101,7 @@ pub(crate) fn call_on_one_core() -> Row {
     }
     // How many cores there are is asked once in a process.
     let own = std::env::current_exe().expect("the running program has a path");
-    let mut again = std::process::Command::new("taskset");
+    let mut again = Command::new("taskset");
     again.args(["-c", "0"]).arg(own).args(["--only", "worker one core", "--json"]).env(PINNED, "1");
     let output = again.output().expect("taskset runs");
     let measured: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -141,7 +116,7 @@ fn row_on_one_core(p50_ns: u64, p99_ns: u64, baseline_ns: u64) -> Row {
         goal: "<= 1.3x a bare ping-pong",
         p50_ns,
         p99_ns,
-        baseline: "two futex words, two threads, sleeping at once",
+        baseline: "two futex words, two processes, sleeping at once",
         baseline_ns,
         must_held: true,
         goal_met: p50_ns * 10 <= baseline_ns * 13,
@@ -154,12 +129,13 @@ fn calls_beside(looks: u32) -> (Times, Times) {
     let request = [7_u8; 64];
     let mut reply = Vec::with_capacity(64);
     let (mut ours, mut bare) = (Times::new(), Times::new());
+    let ping_pong = PingPong::build();
     for _ in 0..10 {
         ours.merge(&Times::of(CALLS / 10, || {
             reply.clear();
             black_box(plugin.call_into(2, black_box(&request), &mut reply)).expect("answers");
         }));
-        bare.merge(&ping_pong(CALLS as u32 / 10, looks));
+        bare.merge(&ping_pong.play(CALLS / 10, looks));
     }
     kernel.shutdown_blocking();
     (ours, bare)
@@ -182,7 +158,7 @@ fn sandboxes(site: &Site, pool: usize) -> PluginSandbox {
 /// Starting a program and waiting for its end: what any process costs.
 fn bare_process() -> Times {
     Times::of(CREATED, || {
-        let ended = std::process::Command::new("/bin/true").status().expect("it runs");
+        let ended = Command::new("/bin/true").status().expect("it runs");
         assert!(ended.success());
     })
 }

@@ -9,6 +9,9 @@
 //!
 //! Whoever waits for a reply is woken when the worker ends, before the process is gone: taking its memory down takes as
 //! long as it has memory. A caller that sees the end first tells the others.
+//!
+//! A caller that sleeps has no alarm of its own, which would cost as much as a tenth of its call: it writes down until when
+//! it may sleep, and the watcher looks at that.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -26,9 +29,7 @@ use themis_messages::sandbox::{Activity, Layer, Layers, Limits, Usage, Verdict};
 
 use super::cgroup::Group;
 use super::drain::Drain;
-use super::layout::{
-    Down, DownSlot, Op, Up, UpSlot, WAIT_AWAKE, WAIT_FUTEX, reply_place, request_place,
-};
+use super::layout::{Down, Op, SLOTS_MAX, Up, WAIT_AWAKE, WAIT_FUTEX, reply_place, request_place};
 use super::pending::Calls;
 use super::shared::Region;
 use super::spin::Spin;
@@ -38,7 +39,7 @@ const LIVE: u32 = 0;
 const ENDED: u32 = 1;
 const STOPPED: u32 = 2;
 
-/// A sleeper looks whether the worker has ended this often: a hostile one can take back the word that wakes it.
+/// Who waits for a hook or a slot looks whether the worker has ended this often.
 const LOOK: Duration = Duration::from_millis(50);
 /// What is kept of a worker's error output, for its verdict.
 pub(super) const STDERR_KEPT: usize = 4 << 10;
@@ -130,6 +131,9 @@ pub(super) struct Worker {
     /// Who waits for a slot, on a thread or without one.
     pub(super) waiting: AtomicU32,
     freed: (Mutex<()>, Condvar),
+    /// Until when the caller in a slot may sleep, in nanoseconds after [`Worker::born`]; zero when none does.
+    sleepers: [AtomicU64; SLOTS_MAX],
+    born: Instant,
     /// Held for a turn of slot 0.
     hooks: Mutex<()>,
     spin: Spin,
@@ -198,6 +202,8 @@ impl Worker {
             drain: OnceLock::new(),
             waiting: AtomicU32::new(0),
             freed: (Mutex::new(()), Condvar::new()),
+            sleepers: std::array::from_fn(|_slot| AtomicU64::new(0)),
+            born: Instant::now(),
             hooks: Mutex::new(()),
             spin: Spin::default(),
             request_bytes: AtomicU64::new(0),
@@ -368,7 +374,11 @@ impl Worker {
         let before = self.publish(slot, (op, method), request, WAIT_AWAKE, spin.rounds());
         let up = &self.up.header().slots[slot];
         if !spin.run(|| up.turn.load(Ordering::Acquire) != before) {
-            self.sleep(&self.down.header().slots[slot], up, before, overdue)?;
+            if slot == 0 {
+                self.sleep(before, overdue)?;
+            } else {
+                self.sleep_watched(slot, before, overdue.limit)?;
+            }
         }
         let answered = self.answered_after(slot, before)?;
         let len = request.0.len() + request.1.len();
@@ -413,14 +423,62 @@ impl Worker {
         self.up.header().slots[slot].turn.load(Ordering::SeqCst) != before
     }
 
-    /// Waits until the worker's side of the turn is not what it was.
-    fn sleep(
-        &self,
-        down: &DownSlot,
-        up: &UpSlot,
-        before: u32,
-        overdue: &Overdue,
-    ) -> Result<(), Gone> {
+    /// Waits for a call's answer, for as long as the watcher lets it.
+    fn sleep_watched(&self, slot: usize, before: u32, limit: Duration) -> Result<(), Gone> {
+        let (down, up) = (&self.down.header().slots[slot], &self.up.header().slots[slot]);
+        let until = self.after_birth(Instant::now() + limit);
+        self.sleepers[slot].store(until, Ordering::Relaxed);
+        down.waiting.word.store(WAIT_FUTEX, Ordering::SeqCst);
+        let woken = loop {
+            if up.turn.load(Ordering::SeqCst) != before {
+                break Ok(());
+            }
+            // Should it end from here on, and take back the word that wakes this one: at the end of its process there is
+            // another wake.
+            if !self.is_live() {
+                break Err(self.gone());
+            }
+            match futex::wait(&up.turn, futex::Flags::empty(), before, None) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => {
+                    break Err(self.broken(format!("its turn cannot be waited for: {errno}")));
+                }
+            }
+        };
+        self.sleepers[slot].store(0, Ordering::Relaxed);
+        down.waiting.word.store(WAIT_AWAKE, Ordering::SeqCst);
+        woken
+    }
+
+    fn after_birth(&self, moment: Instant) -> u64 {
+        let nanos = moment.saturating_duration_since(self.born).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the worker over a call that is overdue; answers how long from now until the next one may be. Whoever begins to
+    /// sleep later may sleep for a whole call's limit.
+    pub(super) fn check_sleepers(&self, now: Instant) -> Duration {
+        let limit = self.limits.call_deadline;
+        let (now, mut next) = (self.after_birth(now), limit);
+        for (slot, sleeper) in self.sleepers.iter().enumerate() {
+            let until = sleeper.load(Ordering::Relaxed);
+            if until == 0 {
+                continue;
+            }
+            let turn = self.down.header().slots[slot].turn.load(Ordering::Relaxed);
+            if until > now {
+                next = next.min(Duration::from_nanos(until - now));
+            } else if !self.is_answered(slot, turn.wrapping_sub(1)) {
+                // Answered, it would only not have noticed yet.
+                drop(self.overdue(&Overdue { limit, activity: Activity::Call }));
+            }
+        }
+        next
+    }
+
+    /// Waits for a hook's answer until the worker's side of the turn is not what it was.
+    fn sleep(&self, before: u32, overdue: &Overdue) -> Result<(), Gone> {
+        let (down, up) = (&self.down.header().slots[0], &self.up.header().slots[0]);
         let until = Instant::now() + overdue.limit;
         down.waiting.word.store(WAIT_FUTEX, Ordering::SeqCst);
         let woken = loop {
@@ -612,7 +670,10 @@ impl Worker {
         let memory_limit = self.limits.memory_bytes;
         let note = self.note();
         let facts = Facts { status, note, oom_kills, memory_limit, stderr: &stderr };
-        self.settle(ENDED, Some(judge(&facts)), || usage);
+        if !self.settle(ENDED, Some(judge(&facts)), || usage) {
+            // It could take back the first wake for as long as it was there.
+            self.wake_everybody();
+        }
         self.group.lock().take()
     }
 

@@ -832,19 +832,20 @@ impl Watcher {
 
     /// Looks after calls that nobody's thread waits for, and at limits that no cgroup holds; answers when to look again.
     fn check_workers(&self) -> Duration {
-        let (mut busy, now) = (false, Instant::now());
+        let (mut busy, mut next, now) = (false, IDLE_PERIOD, Instant::now());
         let watched: Vec<_> =
             self.shared.watch.workers.lock().values().map(|it| Arc::clone(&it.worker)).collect();
         for worker in watched {
             worker.take_services();
             worker.settle_calls(now);
+            next = next.min(worker.check_sleepers(now));
             self.shared.watch.listen_again(&worker);
             if !worker.layers.has(Layer::CgroupLimits) {
                 worker.check_limits();
             }
             busy |= worker.is_busy();
         }
-        if busy { MEMORY_WATCH_PERIOD } else { IDLE_PERIOD }
+        if busy { next.min(MEMORY_WATCH_PERIOD) } else { next }
     }
 
     fn do_tasks(&mut self) {
