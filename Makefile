@@ -48,4 +48,5 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 bench: build ## Measure the promised numbers: one table
+	cargo build --manifest-path benches/peers/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/peers --locked
 	$(bin)/themis-benches $(ARGS)

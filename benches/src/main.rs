@@ -85,6 +85,10 @@ fn main() -> std::io::Result<()> {
             measured.rows.push(bench());
         }
     }
+    if wanted("worker grpc") {
+        eprintln!("measuring worker grpc ...");
+        measured.rows.extend(workers::call_beside_grpc());
+    }
     if wanted("worker threads") {
         eprintln!("measuring callers of one worker ...");
         measured.callers = workers::callers();

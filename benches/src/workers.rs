@@ -65,14 +65,44 @@ impl PingPong {
     /// So many round trips; each side looks so often before it sleeps.
     fn play(&self, rounds: usize, looks: u32) -> Times {
         let arguments = [rounds.to_string(), looks.to_string()];
-        let output = Command::new(&self.program).args(arguments).output().expect("it runs");
-        let told = String::from_utf8(output.stdout).expect("numbers");
-        let mut times = Times::new();
-        for nanos in told.lines() {
-            times.add(Duration::from_nanos(nanos.parse().expect("a number")), 1);
-        }
-        times
+        times_told_by(Command::new(&self.program).args(arguments))
     }
+}
+
+/// Of a program that prints the nanoseconds of each round trip.
+fn times_told_by(command: &mut Command) -> Times {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).expect("numbers");
+    let mut times = Times::new();
+    for nanos in told.lines() {
+        times.add(Duration::from_nanos(nanos.parse().expect("a number")), 1);
+    }
+    times
+}
+
+/// A call beside what it would be over gRPC, whose workspace `make bench` builds; `None` where that is not there.
+pub(crate) fn call_beside_grpc() -> Option<Row> {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let built = own.ancestors().skip(1).map(|dir| dir.join("peers/debug/themis-peers"));
+    let Some(peers) = built.take(3).find(|path| path.is_file()) else {
+        eprintln!("skipped: gRPC, which only `make bench` builds");
+        return None;
+    };
+    let bare = times_told_by(Command::new(peers).args(["grpc", &CALLS.to_string()]));
+    let (ours, _) = calls_beside(LOOKS);
+    let (p50_ns, baseline_ns) = (ours.p50(), bare.p50());
+    Some(Row {
+        what: "process-tier call, 64 bytes echoed, beside gRPC",
+        must: "-",
+        goal: ">= 10x faster",
+        p50_ns,
+        p99_ns: ours.p99(),
+        baseline: "tonic, unary, bytes, unix socket, one caller",
+        baseline_ns,
+        must_held: true,
+        goal_met: p50_ns * 10 <= baseline_ns,
+    })
 }
 
 /// A round trip of 64 bytes, beside a bare one: both look before they sleep.
