@@ -39,6 +39,9 @@ pub(super) use plugin::{Described, fault_told};
 const LIBRARIES: [&str; 5] =
     ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2"];
 
+/// No system has larger pages. Asking for the size reads files that are out of reach by then.
+const PAGE_MAX: usize = 64 << 10;
+
 /// The memory a worker lives in.
 pub(super) struct Memory {
     pub(super) down: Region<Down>,
@@ -152,8 +155,7 @@ impl StrictFilter {
         let filter = seccomp::strict_program(std::process::id());
         let filter = filter.map_err(|seccomp::BadFilter| Errno::INVAL)?;
         let instructions = size_of_val(filter.as_slice());
-        let bytes = (size_of::<libc::sock_fprog>() + instructions)
-            .next_multiple_of(rustix::param::page_size());
+        let bytes = (size_of::<libc::sock_fprog>() + instructions).next_multiple_of(PAGE_MAX);
         let rights = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address the system chooses.
         let start =
