@@ -349,14 +349,17 @@ fn whatever_is_written_over_shared_memory_harms_nobody() {
     let path = stage.site.add(&hostile(&["-DPARALLEL".to_owned()]));
     let plugin = stage.kernel.loader().load_blocking(path, None).unwrap();
     let rounds = if is_guest() { 10_u32 } else { 100 };
-    let mut ended = 0;
+    let (mut ended, mut stood) = (0, 0);
     for seed in 0..rounds {
         // The first words only, or all of them.
         let method = 6101 + seed % 2;
         let outcomes = [plugin.call(method, &seed.to_le_bytes()), plugin.call(1, b"again")];
         for outcome in outcomes {
             match outcome {
-                Ok(answer) => assert!(answer.bytes.len() <= 64 << 20),
+                Ok(answer) => {
+                    assert!(answer.bytes.len() <= 64 << 20);
+                    stood += u32::from(answer.bytes.ends_with(b" stand"));
+                }
                 Err(CallError::Ended { .. }) => ended += 1,
                 Err(CallError::Fault { .. } | CallError::ReplyTooLarge { .. }) => {}
                 Err(CallError::UnknownMethod { .. } | CallError::BadRequest { .. }) => {}
@@ -368,7 +371,8 @@ fn whatever_is_written_over_shared_memory_harms_nobody() {
         while !matches!(plugin.call(5301, b""), Err(CallError::Ended { .. })) {}
         stage.wait_for_restart();
     }
-    assert!(ended > 0, "nothing was written");
-    println!("{ended} of {rounds} ends");
+    // Whether the host looks while the words are wrong is a matter of timing.
+    assert!(ended + stood > rounds / 2, "{ended} ended, {stood} stood: nothing was written");
+    println!("{ended} calls ended, {stood} of {rounds} times the words stood unseen");
     stage.end();
 }

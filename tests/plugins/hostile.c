@@ -202,11 +202,15 @@ static uint8_t *shared_words(const uint8_t *request) {
   return (uint8_t *)down - (ARENAS + slots * ARENA);
 }
 
-static void fill(uint8_t *words, size_t size, uint32_t seed) {
+/* Answers how many of the words are there when read again. */
+static size_t fill(uint8_t *words, size_t size, uint32_t seed) {
+  size_t stand = 0;
   for (size_t at = 0; at + 4 <= size; at += 4) {
     seed = seed * 1664525 + 1013904223;
     memcpy(words + at, &seed, 4);
+    stand += *(volatile uint32_t *)(words + at) == seed;
   }
+  return stand;
 }
 
 static void *fill_on(void *words) {
@@ -305,8 +309,12 @@ static int other(uint32_t number, themis_slice request, char *told, size_t cap) 
       return 1;
     }
     case 6100: memset(shared_words(request.ptr), (int)word, 256 << 10); return 1;
-    case 6101: fill(shared_words(request.ptr), 16384, word); return 1;
-    case 6102: fill(shared_words(request.ptr), 256 << 10, word); return 1;
+    case 6101:
+      snprintf(told, cap, "%zu stand", fill(shared_words(request.ptr), 16384, word));
+      return 1;
+    case 6102:
+      snprintf(told, cap, "%zu stand", fill(shared_words(request.ptr), 256 << 10, word));
+      return 1;
     case 6103: {
       pthread_t thread;
       pthread_create(&thread, NULL, fill_on, shared_words(request.ptr));
