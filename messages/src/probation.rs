@@ -157,9 +157,10 @@ pub fn judge(rules: &Rules, before: &Tally, after: &Tally) -> Option<Fault> {
     let comparable = before.calls >= rules.errors_min;
     let errors =
         if comparable { after.errors } else { after.errors.saturating_sub(after.mistakes) };
-    let counted = Tally { errors, ..*after };
-    let allowed = before.errors_per_mille() + rules.error_percent * 10;
-    if counted.errors >= rules.errors_min && counted.errors_per_mille() > allowed {
+    let margin = rules.error_percent as f64 / 100.0;
+    let more =
+        certainly_more(Share::of(before.errors, before.calls), Share::of(errors, after.calls));
+    if errors >= rules.errors_min && more > margin {
         return Some(Fault::Errors);
     }
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -172,6 +173,39 @@ pub fn judge(rules: &Rules, before: &Tally, after: &Tally) -> Option<Fault> {
     let slower = after.p90_ns > before.p90_ns.saturating_mul(rules.latency_factor)
         && after.p90_ns - before.p90_ns >= floor;
     (sampled && slower).then_some(Fault::Latency)
+}
+
+/// A share of failed calls, and how far it may be from what more calls would show.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    seen: f64,
+    least: f64,
+    most: f64,
+}
+
+/// Standard deviations within which a true share is taken to lie: a few calls prove little, whichever way they went, and a
+/// version on probation is looked at often.
+const DEVIATIONS: f64 = 3.0;
+
+impl Share {
+    /// Wilson's score interval. Of no calls at all, nothing failed: a first fault has to count somewhere.
+    fn of(errors: u64, calls: u64) -> Self {
+        if calls == 0 {
+            return Self { seen: 0.0, least: 0.0, most: 0.0 };
+        }
+        let (calls, square) = (calls as f64, DEVIATIONS * DEVIATIONS);
+        let seen = errors as f64 / calls;
+        let middle = (seen + square / (2.0 * calls)) / (1.0 + square / calls);
+        let spread = seen * (1.0 - seen) / calls + square / (4.0 * calls * calls);
+        let half = DEVIATIONS * spread.max(0.0).sqrt() / (1.0 + square / calls);
+        Self { seen, least: (middle - half).max(0.0), most: (middle + half).min(1.0) }
+    }
+}
+
+/// By how much the second share is larger at least (Newcombe 1998, the tenth of his methods); negative when it need not be.
+fn certainly_more(before: Share, after: Share) -> f64 {
+    let doubt = (after.seen - after.least).hypot(before.most - before.seen);
+    after.seen - before.seen - doubt
 }
 
 #[cfg(test)]
@@ -206,7 +240,19 @@ mod tests {
     fn what_failed_before_may_fail_on() {
         let before = tally(1_000, 500);
         assert_eq!(judge(&RULES, &before, &tally(1_000, 540)), None);
-        assert_eq!(judge(&RULES, &before, &tally(1_000, 560)), Some(Fault::Errors));
+        assert_eq!(judge(&RULES, &before, &tally(1_000, 600)), None, "which may be chance");
+        assert_eq!(judge(&RULES, &before, &tally(1_000, 640)), Some(Fault::Errors));
+        let before = tally(1_000_000, 500_000);
+        assert_eq!(judge(&RULES, &before, &tally(1_000_000, 560_000)), Some(Fault::Errors));
+    }
+
+    #[test]
+    fn a_few_calls_before_prove_little() {
+        let before = tally(18, 17);
+        assert_eq!(judge(&RULES, &before, &tally(27_226, 27_225)), None);
+        assert_eq!(judge(&RULES, &tally(18, 0), &tally(10, 10)), Some(Fault::Errors));
+        assert_eq!(judge(&RULES, &tally(1, 0), &tally(10, 10)), None);
+        assert_eq!(judge(&RULES, &tally(1, 0), &tally(50, 50)), Some(Fault::Errors));
     }
 
     #[test]
