@@ -4,15 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{GenerationId, PluginName};
-use themis_messages::lifecycle::KernelFault;
+use themis_messages::lifecycle::{KernelFault, MapError};
 use themis_messages::limits::{
-    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, WATCHDOG_QUEUE,
+    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, WASM_FUEL_PER_CALL,
+    WATCHDOG_QUEUE,
 };
 use themis_messages::mailbox::{Mailbox, Watched};
 use themis_messages::manifest::Manifest;
@@ -20,6 +21,7 @@ use themis_messages::probation;
 use themis_messages::sandbox::{Limits, Require, SandboxError};
 use themis_sandbox::admission::{PluginRoot, Policy};
 use themis_sandbox::process::Workers;
+use themis_sandbox::wasm::{self, Wasm, WasmLimits};
 
 use crate::audit::AuditMsg;
 use crate::catalog::CatalogMsg;
@@ -61,6 +63,82 @@ pub struct Settings {
     pub budget: BudgetRules,
     /// Worker processes, or why there are none.
     pub workers: WorkerSettings,
+    /// Wasm plugins.
+    pub wasm: WasmSettings,
+}
+
+/// How wasm plugins run.
+#[derive(Debug)]
+pub struct WasmSettings {
+    /// Started with the first wasm plugin: most of it is address space.
+    engine: Arc<OnceLock<Result<Wasm, MapError>>>,
+    /// Linear memory of a plugin that asks for none, in bytes.
+    pub memory_bytes: u64,
+    /// What no manifest may exceed.
+    pub memory_bytes_max: u64,
+    /// Fuel of a call of a plugin that asks for none.
+    pub fuel_per_call: u64,
+    /// How long one call may take.
+    pub call_deadline: Duration,
+    /// The operator's word about single plugins.
+    pub plugins: BTreeMap<PluginName, WasmOverride>,
+}
+
+/// What the operator wants for one wasm plugin, instead of what it asks for and of the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WasmOverride {
+    /// Linear memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// How long one call may take.
+    pub call_deadline: Option<Duration>,
+}
+
+impl WasmSettings {
+    /// For plugins that ask for nothing, and what no manifest may exceed.
+    #[must_use]
+    pub fn new(memory_bytes: u64, memory_bytes_max: u64, call_deadline: Duration) -> Self {
+        Self {
+            engine: Arc::default(),
+            memory_bytes,
+            memory_bytes_max,
+            fuel_per_call: WASM_FUEL_PER_CALL,
+            call_deadline,
+            plugins: BTreeMap::new(),
+        }
+    }
+
+    /// What gives the engine of this kernel, or says why it cannot be set up. Blocks for some milliseconds the first time.
+    pub fn engine(&self) -> impl FnOnce() -> Result<Wasm, MapError> + Send + 'static {
+        let options = wasm::Options { memory_bytes_max: self.memory_bytes_max };
+        let engine = Arc::clone(&self.engine);
+        move || engine.get_or_init(|| Wasm::start(options)).clone()
+    }
+
+    /// The operator's word, else what the manifest asks for within the maxima, else the default. Fuel of zero is fuel
+    /// without a limit.
+    ///
+    /// # Errors
+    /// [`SandboxError::Limit`]: more than it may have is refused, not cut.
+    pub fn limits_of(
+        &self,
+        manifest: &Manifest,
+        hook_deadline: Duration,
+    ) -> Result<WasmLimits, SandboxError> {
+        let own = self.plugins.get(&manifest.name).copied().unwrap_or_default();
+        let asked = &manifest.limits;
+        if let Some(is) = asked.memory_bytes.filter(|is| *is > self.memory_bytes_max) {
+            let (what, max) = ("limits.memory_bytes", self.memory_bytes_max);
+            return Err(SandboxError::Limit { what, is, min: 1, max });
+        }
+        let memory_bytes = own.memory_bytes.or(asked.memory_bytes).unwrap_or(self.memory_bytes);
+        let fuel = asked.fuel_per_call.unwrap_or(self.fuel_per_call);
+        Ok(WasmLimits {
+            memory_bytes,
+            fuel_per_call: (fuel > 0).then_some(fuel),
+            call_deadline: own.call_deadline.unwrap_or(self.call_deadline),
+            hook_deadline,
+        })
+    }
 }
 
 /// How plugins run in worker processes.

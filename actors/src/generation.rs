@@ -38,8 +38,8 @@ impl std::fmt::Debug for Again {
 /// longer, so that it can say so.
 pub(crate) fn patience(tier: Tier, limit: Duration) -> Duration {
     match tier {
-        Tier::Process => limit + HOOK_KILL_GRACE,
-        Tier::InProcess | Tier::Wasm => limit,
+        Tier::Process | Tier::Wasm => limit + HOOK_KILL_GRACE,
+        Tier::InProcess => limit,
     }
 }
 

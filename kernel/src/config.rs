@@ -282,6 +282,7 @@ impl Config {
                 .filter_map(|(name, plugin)| Some((name.clone(), plugin.floor.clone()?)))
                 .collect(),
             file_bytes_max: FILE_BYTES_MAX,
+            wasm_memory_bytes_max: self.limits.max.wasm_memory_bytes,
         }
     }
 }

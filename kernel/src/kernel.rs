@@ -8,7 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use themis_actors::environment::{Environment, Settings, WorkerOverride, WorkerSettings};
+use themis_actors::environment::{
+    Environment, Settings, WasmOverride, WasmSettings, WorkerOverride, WorkerSettings,
+};
 use themis_actors::plugin::PluginMsg;
 use themis_actors::store::{StoreFault, StoreMsg};
 use themis_actors::tree::{Health, Tree};
@@ -131,6 +133,23 @@ fn workers(config: &Config) -> WorkerSettings {
     }
 }
 
+/// Wasm plugins as configured.
+fn wasm(config: &Config) -> WasmSettings {
+    let limits = &config.limits;
+    let max = limits.max.wasm_memory_bytes;
+    let mut settings = WasmSettings::new(limits.wasm_memory_bytes, max, config.call_deadline);
+    settings.plugins = config
+        .plugins
+        .iter()
+        .map(|(name, plugin)| {
+            let (memory_bytes, call_deadline) =
+                (plugin.limits.wasm_memory_bytes, plugin.limits.call_deadline);
+            (name.clone(), WasmOverride { memory_bytes, call_deadline })
+        })
+        .collect();
+    settings
+}
+
 /// A running kernel.
 ///
 /// Dropping it without [`Kernel::shutdown`] leaves its plugins mapped and its threads to the runtime.
@@ -207,6 +226,7 @@ impl Kernel {
             health_period: config.health_period,
             budget: config.budget,
             workers: workers(&config),
+            wasm: wasm(&config),
         });
         if let (Ok(workers), Tier::Process) =
             (&environment.settings.workers.workers, config.default_tier)

@@ -80,7 +80,7 @@ pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifi
 pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;
 pub use themis_messages::{
-    admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation, sandbox,
+    admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation, sandbox, wasm,
 };
 pub use themis_persistence as persistence;
 pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use crate::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
+use crate::wasm::WasmFault;
 
 /// What is wrong with a path, before the file system is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -245,13 +246,23 @@ pub enum AdmitError {
         /// The first field that differs.
         field: String,
     },
+    /// A wasm module that will not be compiled.
+    #[error("{path}: {fault}", path = path.display())]
+    Wasm {
+        /// The module.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: WasmFault,
+    },
     /// No file for the tier and machine.
-    #[error("{path}: lists no file for target {target}", path = path.display())]
+    #[error("{path}: lists no file for target {target}, but for: {there}", path = path.display())]
     NoTarget {
         /// The manifest.
         path: PathBuf,
         /// The target wanted.
         target: String,
+        /// The targets it lists files for.
+        there: String,
     },
     /// Built for another ABI.
     #[error("{path}: ABI {found} is not supported: this kernel has {supported}", path = path.display())]
@@ -507,6 +518,9 @@ impl AdmitError {
     /// Stable code for programs, metrics and the audit log.
     #[must_use]
     pub fn code(&self) -> &'static str {
+        if let Self::Wasm { fault, .. } = self {
+            return fault.code();
+        }
         AdmitErrorKind::from(self).code()
     }
 
@@ -555,6 +569,7 @@ impl AdmitErrorKind {
             Self::VersionMismatch => "manifest.version_mismatch",
             Self::ManifestExpired => "manifest.expired",
             Self::ManifestDiffers => "manifest.differs",
+            Self::Wasm => "wasm.refused",
             Self::NoTarget => "manifest.no_target",
             Self::AbiUnsupported => "abi.unsupported",
             Self::SignatureMissing => "sig.missing",

@@ -14,6 +14,7 @@
 //! | [`lifecycle`] | load, reload, rollback, unload: requests, receipts, errors |
 //! | [`call`] | answers and errors of a call |
 //! | [`event`] | what subscribers are told |
+//! | [`wasm`] | wasm modules: why one is refused, why a call of one is stopped |
 //! | [`sandbox`] | worker processes: limits, confinement, how they end |
 //! | [`probation`] | how a new version is judged |
 //! | [`audit`] | the records of the tamper-evident log |
@@ -32,3 +33,4 @@ pub mod manifest;
 pub mod probation;
 pub mod sandbox;
 pub mod strict_json;
+pub mod wasm;

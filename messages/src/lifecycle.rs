@@ -89,6 +89,12 @@ pub enum MapError {
         /// Its words.
         what: String,
     },
+    /// The wasm engine does not take it, or cannot be set up.
+    #[error("the wasm engine refused it: {what}")]
+    Compile {
+        /// Its words.
+        what: String,
+    },
     /// What is mapped is not what was verified.
     #[error("the mapped image is not the verified one: {what}")]
     NotTheVerifiedImage {
@@ -143,6 +149,7 @@ impl MapError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Loader { .. } => "map.loader",
+            Self::Compile { .. } => "map.compile",
             Self::NotTheVerifiedImage { .. } => "map.not_the_verified_image",
             Self::DescriptorChanged { .. } => "map.descriptor_changed",
             Self::NullEntry { .. } => "map.null_entry",

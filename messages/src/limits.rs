@@ -239,3 +239,22 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 pub const LATENCY_SAMPLE: u32 = 64;
 /// How often the metrics recorder folds its samples: without it histograms keep every one.
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+// === Wasm ===
+
+/// Instances of one plugin at once, each for one call.
+pub const WASM_INSTANCES_MAX: usize = 64;
+/// Of these, how many are kept when nobody calls.
+pub const WASM_INSTANCES_IDLE: usize = 8;
+/// Instances of all plugins: address space for their memories is set aside.
+pub const WASM_INSTANCES_TOTAL: u32 = 1_000;
+/// Stack of a guest, in bytes: calls deeper than it holds trap.
+pub const WASM_STACK_BYTES: usize = 512 << 10;
+/// Tables of a module.
+pub const WASM_TABLES_MAX: u64 = 4;
+/// Elements of a table, as declared and as grown.
+pub const WASM_TABLE_ELEMENTS_MAX: u64 = 100_000;
+/// The custom section that names the plugin.
+pub const WASM_SECTION_BYTES_MAX: usize = 4 << 10;
+/// Fuel of a call whose plugin asks for none, in units of about one machine instruction: some seconds of work.
+pub const WASM_FUEL_PER_CALL: u64 = 10_000_000_000;

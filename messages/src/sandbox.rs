@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ids::PluginName;
+use crate::wasm::Stop;
 use crate::lifecycle::{MapError, as_millis};
 use crate::limits::{
     CPU_PERCENT, CPU_PERCENT_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, WORKER_CALLS,
@@ -444,6 +445,12 @@ pub enum Verdict {
         /// The system's reason.
         errno: i32,
     },
+    /// A wasm plugin was stopped, or trapped: it has no process that could end.
+    #[error("{stop}")]
+    Stopped {
+        /// Why.
+        stop: Stop,
+    },
     /// Somebody else killed it.
     #[error("its worker was killed from outside, by {}", signal_name(*.signal))]
     ExternalKill {
@@ -465,6 +472,7 @@ impl Verdict {
             Self::UnexpectedExit { .. } => "sandbox.unexpected_exit",
             Self::ProtocolViolation { .. } => "sandbox.protocol_violation",
             Self::SetupFailed { .. } => "sandbox.setup_failed",
+            Self::Stopped { stop } => stop.code(),
             Self::ExternalKill { .. } => "sandbox.external_kill",
         }
     }
@@ -479,7 +487,7 @@ impl Verdict {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         let code = self.code();
-        code.strip_prefix("sandbox.").unwrap_or(code)
+        code.split_once('.').map_or(code, |(_, reason)| reason)
     }
 }
 
@@ -632,6 +640,10 @@ pub struct Usage {
     pub reply_bytes: u64,
     /// Log lines that were dropped because there were too many.
     pub log_lines_dropped: u64,
+    /// Fuel that calls of a wasm plugin have used, in units.
+    pub fuel: Option<u64>,
+    /// Fuel that the last call has left over; [`u64::MAX`] where calls have no limit.
+    pub fuel_remaining: Option<u64>,
 }
 
 fn as_optional_micros<S: Serializer>(

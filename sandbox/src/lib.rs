@@ -27,3 +27,4 @@ pub mod admission;
 pub mod machine;
 pub mod native;
 pub mod process;
+pub mod wasm;

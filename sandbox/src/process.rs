@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 
 pub use sandbox::{Loaded, Sandbox};
+pub(crate) use workers::origin_elapsed;
 pub use workers::{Options, Program, Workers};
 
 mod cgroup;

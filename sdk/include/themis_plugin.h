@@ -111,7 +111,9 @@ typedef struct themis_plugin_descriptor {
 
 /* the descriptor is kept by the linker, and in a section of its own so that it can be read without running
  * anything; the declaration below makes it visible */
-#if defined(__APPLE__)
+#if defined(__wasm__)
+#define THEMIS_PLUGIN_EXPORT __attribute__((used))
+#elif defined(__APPLE__)
 #define THEMIS_PLUGIN_EXPORT __attribute__((used, section("__DATA,__themis")))
 #else
 #define THEMIS_PLUGIN_EXPORT __attribute__((used, section(".themis")))
@@ -164,6 +166,15 @@ static inline void themis_log(const themis_host *host, uint32_t level, const cha
 #define THEMIS_ASSERT_(what, condition) typedef char themis_assert_##what[(condition) ? 1 : -1]
 #endif
 
+#if defined(__wasm__)
+/* A module is called through exports; the structures never leave it. */
+#include "themis_wasm.h"
+#else
+/* For wasm: see themis_wasm.h. A native library says all this in its descriptor. */
+#define THEMIS_WASM_IDENTITY(name, version) THEMIS_ASSERT_(identity, sizeof(name) > 1)
+#define THEMIS_WASM_HEALTH THEMIS_ASSERT_(health, 1)
+#define THEMIS_WASM_SAVE_STATE THEMIS_ASSERT_(save_state, 1)
+#define THEMIS_WASM_RELOAD THEMIS_ASSERT_(reload, 1)
 THEMIS_ASSERT_(pointers_are_64_bit, sizeof(void *) == 8 && sizeof(size_t) == 8);
 #if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__)
 THEMIS_ASSERT_(little_endian, __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
@@ -194,5 +205,6 @@ THEMIS_ASSERT_(descriptor_health, offsetof(themis_plugin_descriptor, health) == 
 THEMIS_ASSERT_(descriptor_save_state, offsetof(themis_plugin_descriptor, save_state) == 144);
 THEMIS_ASSERT_(descriptor_reload, offsetof(themis_plugin_descriptor, reload) == 152);
 THEMIS_ASSERT_(descriptor_shutdown, offsetof(themis_plugin_descriptor, shutdown) == 160);
+#endif
 
 #endif /* THEMIS_PLUGIN_H */

@@ -29,4 +29,5 @@ mod sets;
 mod state;
 mod supervision;
 mod tidy;
+mod wasm;
 mod watchdog;

@@ -30,3 +30,5 @@ static int32_t counter_call(void *instance, uint32_t method, themis_slice reques
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     good_init, counter_call, NULL, NULL, NULL, good_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

@@ -144,3 +144,14 @@ static int32_t stateful_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, FEATURES),
     stateful_init, stateful_call, HEALTH, SAVE, RELOAD, stateful_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);
+#ifndef NO_SAVE
+THEMIS_WASM_SAVE_STATE;
+#endif
+#ifndef NO_RELOAD
+THEMIS_WASM_RELOAD;
+#endif
+#ifdef TELLS
+THEMIS_WASM_HEALTH;
+#endif

@@ -68,6 +68,8 @@ pub struct Fixture {
     pub manifest: Value,
     /// Files with target `data`.
     pub data: Vec<(String, Vec<u8>)>,
+    /// Whether there is a wasm build beside the native one.
+    pub wasm: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +109,15 @@ impl Fixture {
             flags: Vec::new(),
             manifest: json!({}),
             data: Vec::new(),
+            wasm: tier() == Tier::Wasm,
         }
+    }
+
+    /// Builds the same C source for wasm as well.
+    #[must_use]
+    pub fn with_wasm(mut self) -> Self {
+        self.wasm = true;
+        self
     }
 
     /// Adds an argument of the compiler.
@@ -202,8 +212,35 @@ impl Fixture {
         }
     }
 
+    /// Where its wasm build goes, below the plugin's directory.
+    fn module(&self) -> Option<String> {
+        (self.wasm && matches!(self.source, Source::C(_))).then(|| format!("{}.wasm", self.name))
+    }
+
+    fn compile_wasm(&self, to: &Path) {
+        let Source::C(source) = &self.source else { return };
+        let include = repository().join("sdk/include");
+        let granted = ["LOG", "CLOCK", "METRICS", "RESOURCES"].map(|it| format!("-DTHEMIS_{it}"));
+        let status = Command::new("clang")
+            .args(["--target=wasm32", "-O2", "-nostdlib", "-mbulk-memory", "-Wl,--no-entry"])
+            .arg("-I")
+            .arg(&include)
+            .arg("-I")
+            .arg(include.join("wasm"))
+            .arg(format!("-DNAME=\"{}\"", self.name))
+            .arg(format!("-DVERSION=\"{}\"", self.version))
+            .args(granted)
+            .args(&self.flags)
+            .arg("-o")
+            .args([to, source])
+            .status()
+            .expect("clang is there");
+        assert!(status.success(), "{} does not compile for wasm", source.display());
+    }
+
     fn manifest_json(&self, library: &str) -> Value {
         let mut files = vec![json!({"path": library, "target": "linux-x86_64"})];
+        files.extend(self.module().map(|path| json!({"path": path, "target": "wasm32"})));
         files.extend(self.data.iter().map(|(path, _)| json!({"path": path, "target": "data"})));
         let mut manifest = json!({
             "schema": 1, "name": self.name, "version": self.version, "abi": "1.0",
@@ -330,6 +367,9 @@ impl Site {
         let library = format!("linux-x86_64/lib{}.so", fixture.name);
         make_dir(&dir.join("linux-x86_64"));
         fixture.build(&dir.join(&library));
+        if let Some(module) = fixture.module() {
+            fixture.compile_wasm(&dir.join(module));
+        }
         for (path, bytes) in &fixture.data {
             let path = dir.join(path);
             make_dir(path.parent().expect("a data file is in a directory"));

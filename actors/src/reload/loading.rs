@@ -29,9 +29,9 @@ pub(super) async fn map(
     environment: &Environment,
 ) -> Result<Mapped, LoadError> {
     match admitted.tier {
+        Tier::InProcess => in_this_process(admitted, environment).await,
         Tier::Process => in_worker(admitted, environment).await,
-        // Admission lets no other through.
-        Tier::InProcess | Tier::Wasm => in_this_process(admitted, environment).await,
+        Tier::Wasm => in_engine(admitted, environment).await,
     }
 }
 
@@ -102,6 +102,33 @@ async fn in_worker(
         loaded.init(config.as_bytes())
     };
     Ok(Mapped { again: Again::new(again), for_good: None })
+}
+
+/// Compiles a module. A restart makes new instances of what was compiled.
+async fn in_engine(
+    admitted: Arc<AdmittedPlugin>,
+    environment: &Environment,
+) -> Result<Mapped, LoadError> {
+    let plugin = admitted.manifest.name.clone();
+    let settings = &environment.settings;
+    let limits = settings.wasm.limits_of(&admitted.manifest, settings.hook_deadline);
+    let limits = limits.map_err(|error| LoadError::Sandbox { plugin: plugin.clone(), error })?;
+    let services = host::services(&admitted);
+    let config = host::config(&admitted.manifest, settings);
+    let engine = settings.wasm.engine();
+    let name = format!("compile-{plugin}");
+    let mapped = work::run(&name, MAP_DEADLINE, move || {
+        engine()?.map(&admitted, services, limits)
+    });
+    let mapped = match mapped.await {
+        Ok(mapped) => mapped,
+        Err(WorkError::Deadline { limit }) => Err(MapError::Deadline { limit }),
+        Err(error @ (WorkError::Spawn { .. } | WorkError::Panicked { .. })) => {
+            Err(MapError::Thread { what: error.to_string() })
+        }
+    };
+    let image = mapped.map_err(|error| LoadError::Map { plugin, error })?;
+    Ok(Mapped { again: Again::new(move || image.init(config.as_bytes())), for_good: None })
 }
 
 /// A restart has no worker: told as its init.

@@ -8,6 +8,7 @@ use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId, Tier};
 use themis_messages::lifecycle::LoadRequest;
 use themis_messages::manifest::{ListedFile, Manifest, Target};
+use themis_plugin::abi;
 
 use super::descriptor::Descriptor;
 use super::detached;
@@ -16,6 +17,7 @@ use super::policy::Policy;
 use super::root::{Dir, Opened, PluginFile, PluginRoot};
 use super::sealed::{Purpose, SealedFile, Sealer, hash};
 use super::signed::{check_files, check_listing, check_signed};
+use crate::wasm::examine::examine;
 
 /// A plugin that may be mapped, with the very bytes that were verified.
 #[derive(Debug)]
@@ -95,20 +97,19 @@ impl Admission<'_> {
             return Err(AdmitError::ManifestDiffers { path, field });
         }
         let tier = self.policy.tier_for(&manifest.name, self.request.tier)?;
-        let no_target = || AdmitError::NoTarget {
-            path: dir.path.clone(),
-            target: Target::HOST.as_str().to_owned(),
-        };
-        let native = manifest.file_for(&Target::HOST).ok_or_else(no_target)?.path.clone();
+        let (tier, listed) = self.choose(dir, &manifest, tier)?;
+        let (target, code) = (listed.target.clone(), dir.path.join(&listed.path));
         check_listing(dir, &manifest)?;
 
         let mut kept = Kept::default();
         check_files(dir, &manifest, self.policy, |listed, file| {
-            self.keep(&mut kept, listed, file)
+            self.keep(&mut kept, &target, listed, file)
         })?;
-        let image = kept.image.ok_or_else(no_target)?;
-        let path = dir.path.join(native);
-        let descriptor = preflight(&path, image.bytes(), &manifest)?;
+        let image = kept.image.ok_or_else(|| no_target(dir, &manifest, &target))?;
+        let descriptor = match tier {
+            Tier::Wasm => self.examine(&code, &image, &manifest)?,
+            Tier::InProcess | Tier::Process => preflight(&code, image.bytes(), &manifest)?,
+        };
         Ok(AdmittedPlugin {
             manifest_digest: Some(signed.manifest_digest),
             image,
@@ -121,16 +122,60 @@ impl Admission<'_> {
         })
     }
 
-    /// Keeps what this machine will use; the rest is only hashed.
+    /// The build that will run: the one for this machine, or the wasm one where that is asked for, or all there is. Whoever
+    /// asks for a tier by name gets that or nothing.
+    fn choose<'m>(
+        &self,
+        dir: &Dir,
+        manifest: &'m Manifest,
+        tier: Tier,
+    ) -> Result<(Tier, &'m ListedFile), AdmitError> {
+        let (native, wasm) = (manifest.file_for(&Target::HOST), manifest.file_for(&Target::Wasm32));
+        match (tier, native, wasm) {
+            (Tier::Wasm, _, Some(wasm)) => Ok((Tier::Wasm, wasm)),
+            (Tier::InProcess | Tier::Process, Some(native), _) => Ok((tier, native)),
+            (Tier::InProcess | Tier::Process, None, Some(wasm)) if self.request.tier.is_none() => {
+                Ok((Tier::Wasm, wasm))
+            }
+            (Tier::Wasm, _, None) => Err(no_target(dir, manifest, &Target::Wasm32)),
+            (Tier::InProcess | Tier::Process, None, _) => {
+                Err(no_target(dir, manifest, &Target::HOST))
+            }
+        }
+    }
+
+    /// What a module says of itself, in the same words as a shared library.
+    fn examine(
+        &self,
+        path: &Path,
+        image: &SealedFile,
+        manifest: &Manifest,
+    ) -> Result<Descriptor, AdmitError> {
+        let examined = examine(image.bytes(), manifest, self.policy.wasm_memory_bytes_max);
+        let examined =
+            examined.map_err(|fault| AdmitError::Wasm { path: path.to_owned(), fault })?;
+        Ok(Descriptor {
+            struct_size: 0,
+            abi: examined.abi,
+            features: if examined.is_single() { 0 } else { abi::THREAD_SAFE },
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+        })
+    }
+
+    /// Keeps what will be used; the rest is only hashed.
     fn keep(
         &self,
         kept: &mut Kept,
+        code: &Target,
         listed: &ListedFile,
         file: PluginFile,
     ) -> Result<Digest, AdmitError> {
         let max = self.policy.file_bytes_max;
-        if listed.target == Target::HOST {
-            let image = self.sealer.seal(file, max, Purpose::Code)?;
+        if listed.target == *code {
+            // A module is compiled; its file is no code of this machine.
+            let purpose = if *code == Target::Wasm32 { Purpose::Data } else { Purpose::Code };
+            let image = self.sealer.seal(file, max, purpose)?;
             return Ok(kept.image.insert(image).digest());
         }
         match &listed.target {
@@ -144,6 +189,17 @@ impl Admission<'_> {
                 hash(&file, max).map(|(digest, _size)| digest)
             }
         }
+    }
+}
+
+/// What is wanted and what there is.
+fn no_target(dir: &Dir, manifest: &Manifest, wanted: &Target) -> AdmitError {
+    let there = manifest.files.iter().map(|file| file.target.as_str());
+    let there: Vec<_> = there.filter(|target| *target != Target::Data.as_str()).collect();
+    AdmitError::NoTarget {
+        path: dir.path.clone(),
+        target: wanted.as_str().to_owned(),
+        there: there.join(", "),
     }
 }
 

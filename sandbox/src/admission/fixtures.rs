@@ -96,6 +96,7 @@ pub(super) fn policy(key: PublicKey) -> Policy {
         revoked_digests: Default::default(),
         floors: Default::default(),
         file_bytes_max: FILE_BYTES_MAX,
+        wasm_memory_bytes_max: u64::MAX,
     }
 }
 

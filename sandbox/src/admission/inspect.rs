@@ -216,8 +216,12 @@ fn directory(path: &Path) -> Result<Inspection, AdmitError> {
     let listed = value["files"].as_array().into_iter().flatten();
     let native =
         listed.filter(|file| file["target"] == *target).find_map(|file| file["path"].as_str());
-    let native = native
-        .ok_or_else(|| AdmitError::NoTarget { path: place.clone(), target: target.to_owned() })?;
+    let native = native.ok_or_else(|| {
+        let listed = value["files"].as_array().into_iter().flatten();
+        let there: Vec<_> = listed.filter_map(|file| file["target"].as_str()).collect();
+        let there = there.join(", ").chars().take(200).flat_map(char::escape_default).collect();
+        AdmitError::NoTarget { path: place.clone(), target: target.to_owned(), there }
+    })?;
     check_relative_path(native).map_err(|fault| AdmitError::PathInvalid {
         path: native.chars().take(80).flat_map(char::escape_default).collect(),
         fault,

@@ -64,6 +64,8 @@ pub struct Policy {
     pub floors: BTreeMap<PluginName, PluginVersion>,
     /// Largest single file, in bytes.
     pub file_bytes_max: u64,
+    /// The most linear memory that a wasm module may declare, in bytes.
+    pub wasm_memory_bytes_max: u64,
 }
 
 impl Policy {
@@ -187,16 +189,11 @@ impl Policy {
     /// [`AdmitError::NotTrustedInProcess`] or [`AdmitError::TierUnavailable`].
     pub fn tier_for(&self, name: &PluginName, asked: Option<Tier>) -> Result<Tier, AdmitError> {
         let tier = asked.or_else(|| self.tiers.get(name).copied()).unwrap_or(self.default_tier);
-        let why = match tier {
-            Tier::InProcess if self.trusted_in_process.contains(name) => return Ok(tier),
-            Tier::InProcess => return Err(AdmitError::NotTrustedInProcess { name: name.clone() }),
-            Tier::Process => return Ok(tier),
-            Tier::Wasm => {
-                "this release has no WebAssembly engine; a native build of the plugin runs in a worker \
-                 process: set `tier = \"process\"` under [plugin.NAME] in themis.toml"
-            }
-        };
-        Err(AdmitError::TierUnavailable { name: name.clone(), tier, why })
+        match tier {
+            Tier::InProcess if self.trusted_in_process.contains(name) => Ok(tier),
+            Tier::InProcess => Err(AdmitError::NotTrustedInProcess { name: name.clone() }),
+            Tier::Process | Tier::Wasm => Ok(tier),
+        }
     }
 
     /// Whether what was admitted once may serve again, as a rollback or restart asks: the name is still

@@ -289,6 +289,7 @@ fn trusting(key: &PublicKey) -> Policy {
         revoked_digests: Default::default(),
         floors: Default::default(),
         file_bytes_max: FILE_BYTES_MAX,
+        wasm_memory_bytes_max: u64::MAX,
     }
 }
 

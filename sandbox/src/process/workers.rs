@@ -72,6 +72,13 @@ pub(crate) static ORIGIN_NS: LazyLock<u64> = LazyLock::new(|| {
     u64::try_from(now.tv_sec.saturating_mul(1_000_000_000) + now.tv_nsec).unwrap_or(0)
 });
 
+/// Since the zero of the clock that plugins see.
+pub(crate) fn origin_elapsed() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = now.tv_sec.saturating_mul(1_000_000_000) + now.tv_nsec;
+    Duration::from_nanos(u64::try_from(now).unwrap_or(0).saturating_sub(*ORIGIN_NS))
+}
+
 /// Tells apart hosts that see the same process numbers: containers have them each for themselves.
 static NAMESPACE: LazyLock<u32> = LazyLock::new(|| {
     let own = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);

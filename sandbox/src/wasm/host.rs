@@ -1,0 +1,185 @@
+//! What a guest may ask of the host: each import checks what it is given, and touches the guest's memory within its bounds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use themis_messages::limits::{LOG_LINE_BYTES_MAX, PATH_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX};
+use themis_messages::sandbox::Activity;
+use themis_messages::wasm::Stop;
+use wasmtime::{Caller, Linker, Memory, ResourceLimiter};
+
+use super::examine::HOST_MODULE;
+use super::meter::{REFILL_FIELD, REFILL_MODULE, Tank};
+use crate::native::{HostServices, LogLevel, admits_counter, clean_text, counter_name};
+use crate::process::origin_elapsed;
+
+/// What belongs to one instance.
+pub(super) struct State {
+    pub(super) services: Arc<HostServices>,
+    /// Known once it is instantiated.
+    pub(super) memory: Option<Memory>,
+    pub(super) memory_limit: u64,
+    /// Whether memory was refused since the guest was last entered.
+    pub(super) refused_memory: bool,
+    pub(super) run: Run,
+    /// What was replied, and whether that was more than it may be.
+    pub(super) reply: Vec<u8>,
+    pub(super) reply_cap: usize,
+    pub(super) overflowed: bool,
+}
+
+/// What the guest is doing, and what that may cost.
+pub(super) struct Run {
+    pub(super) tank: Tank,
+    /// Units it had; `None` without a limit.
+    pub(super) fuel: Option<u64>,
+    pub(super) what: Activity,
+    pub(super) limit: Duration,
+    /// Since when, as seen at its first request for fuel: short calls need no clock.
+    pub(super) since: Option<Instant>,
+}
+
+/// Why the host has stopped the guest, on its way through the engine.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Stopped(pub(super) Stop);
+
+fn stopped(stop: Stop) -> wasmtime::Error {
+    wasmtime::Error::new(Stopped(stop))
+}
+
+fn protocol(what: &str) -> wasmtime::Error {
+    stopped(Stop::Protocol { what: what.to_owned() })
+}
+
+impl Run {
+    /// Grants the next slice, or says why there is none.
+    fn refill(&mut self, left: i64) -> Result<i64, Stop> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > self.limit {
+            return Err(Stop::Deadline { what: self.what, limit: self.limit });
+        }
+        let limit = self.fuel.unwrap_or(u64::MAX);
+        self.tank.refill(left).map_err(|_exhausted| Stop::FuelExhausted { limit })
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let granted = desired as u64 <= self.memory_limit;
+        self.refused_memory |= !granted;
+        Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused_memory = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let granted = desired as u64 <= WASM_TABLE_ELEMENTS_MAX;
+        self.refused_memory |= !granted;
+        Ok(granted)
+    }
+}
+
+/// Everything a module can import. What it is not granted it does not import: that was examined.
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.func_wrap(REFILL_MODULE, REFILL_FIELD, |mut caller: Caller<'_, State>, left: i64| {
+        caller.data_mut().run.refill(left).map_err(stopped)
+    })?;
+    linker.func_wrap(HOST_MODULE, "reply", reply)?;
+    linker.func_wrap(HOST_MODULE, "log", log)?;
+    linker.func_wrap(HOST_MODULE, "now_ns", |_: Caller<'_, State>| {
+        i64::try_from(origin_elapsed().as_nanos()).unwrap_or(i64::MAX)
+    })?;
+    linker.func_wrap(HOST_MODULE, "counter_add", counter_add)?;
+    linker.func_wrap(HOST_MODULE, "resource_read", resource_read)?;
+    Ok(())
+}
+
+/// The guest's memory, and what belongs to the instance.
+fn split<'a>(
+    caller: &'a mut Caller<'_, State>,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut State)> {
+    let memory = caller.data().memory.ok_or_else(|| protocol("it called the host before its start"))?;
+    Ok(memory.data_and_store_mut(caller))
+}
+
+/// A slice of the guest's memory. Addresses are unsigned, whatever the type of the import says.
+fn part<'a>(memory: &'a [u8], start: i32, len: i32, what: &str) -> wasmtime::Result<&'a [u8]> {
+    let (start, len) = (start.cast_unsigned() as usize, len.cast_unsigned() as usize);
+    let end = start.checked_add(len);
+    end.and_then(|end| memory.get(start..end))
+        .ok_or_else(|| protocol(&format!("{what} outside of its memory")))
+}
+
+fn reply(mut caller: Caller<'_, State>, start: i32, len: i32) -> wasmtime::Result<()> {
+    let (memory, state) = split(&mut caller)?;
+    let chunk = part(memory, start, len, "a reply")?;
+    let fits = !state.overflowed && chunk.len() <= state.reply_cap - state.reply.len();
+    if fits {
+        state.reply.extend_from_slice(chunk);
+    }
+    state.overflowed |= !fits;
+    Ok(())
+}
+
+fn log(mut caller: Caller<'_, State>, level: i32, start: i32, len: i32) -> wasmtime::Result<()> {
+    let (memory, state) = split(&mut caller)?;
+    let line = part(memory, start, len, "a log line")?;
+    let kept = line.len().min(LOG_LINE_BYTES_MAX);
+    let text = clean_text(&line[..kept], kept < line.len());
+    (state.services.log)(LogLevel::from_abi(level.cast_unsigned()), &text);
+    Ok(())
+}
+
+fn counter_add(
+    mut caller: Caller<'_, State>,
+    start: i32,
+    len: i32,
+    delta: i64,
+) -> wasmtime::Result<()> {
+    let (memory, state) = split(&mut caller)?;
+    let name = counter_name(part(memory, start, len, "a counter's name")?);
+    if let Some(name) = name.filter(|name| admits_counter(&state.services.plugin, name)) {
+        (state.services.counter)(name, delta.cast_unsigned());
+    }
+    Ok(())
+}
+
+fn resource_read(
+    mut caller: Caller<'_, State>,
+    path: i32,
+    path_len: i32,
+    offset: i64,
+    to: i32,
+    cap: i32,
+) -> wasmtime::Result<i64> {
+    const NO_SUCH_FILE: i64 = -1;
+    let (memory, state) = split(&mut caller)?;
+    let path = part(memory, path, path_len, "a path")?;
+    let path = std::str::from_utf8(path).ok().filter(|path| path.len() <= PATH_BYTES_MAX);
+    let Some(file) = path.and_then(|path| state.services.data.get(path)) else {
+        return Ok(NO_SUCH_FILE);
+    };
+    let from = usize::try_from(offset.cast_unsigned()).unwrap_or(usize::MAX);
+    let rest = file.bytes().get(from..).unwrap_or_default();
+    let (to, cap) = (to.cast_unsigned() as usize, cap.cast_unsigned() as usize);
+    let count = rest.len().min(cap);
+    let target = to.checked_add(count).and_then(|end| memory.get_mut(to..end));
+    let target = target.ok_or_else(|| protocol("a resource was to be read outside of its memory"))?;
+    target.copy_from_slice(&rest[..count]);
+    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,338 @@
+//! What a function body owes and when: its charges, its loops and where control flows together.
+//!
+//! A *region* is a run of instructions that is entered only at its first one and left early only by a trap, so that all of
+//! it runs or, but for traps, none of it does. Its whole cost is charged at its head. Calls do not end a region, since a
+//! call returns or traps; these do:
+//!
+//! ```text
+//! (func            ;; ← region: entry
+//!   block $b
+//!     local.get 0
+//!     br_if $b     ;;   its last instruction
+//!     nop          ;; ← region: only if the branch was not taken
+//!   end            ;;   a label that a branch names
+//!   loop $l        ;; ← region (after end); the header is a region of its own if a branch names $l
+//!     …            ;; ← region: each iteration
+//!     if … else    ;; ← regions: each arm
+//!     end          ;; ← region: after the arms
+//!   end)           ;;   a loop's end is no label: the region goes on
+//! ```
+//!
+//! What follows `br`, `br_table`, `return`, `unreachable` or a tail call never runs and is not charged. Nesting is kept on an
+//! explicit stack, so deeply nested input costs memory in proportion and no host stack.
+
+use wasmparser::{BlockType, BrTable, FunctionBody, Operator};
+
+use super::MeterError;
+use super::cost;
+use super::survey::{Signature, Survey};
+
+/// A region's cost, to be charged before the instruction at `position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Charge {
+    /// Number of the instruction within the body.
+    pub(crate) position: usize,
+    /// Units.
+    pub(crate) units: u64,
+    /// Whether its head stands directly in a loop's body, in no block or arm within: an iteration that comes past it has
+    /// run every such region before it, and one that goes on to the body's end will run every such region after it.
+    pub(crate) spine: bool,
+}
+
+/// One `loop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loop {
+    /// Number of the `loop` instruction within the body.
+    pub(crate) start: usize,
+    /// Number of its `end`.
+    pub(crate) end: usize,
+    /// Size of what is between, in bytes.
+    pub(crate) bytes: usize,
+    /// Number of the last branch that leads back to it; without one it is but a block.
+    pub(crate) repeats: Option<usize>,
+    /// Whether it may be unrolled: it takes no parameters, nothing in it loops, calls or is sized, no `br_table` leads out
+    /// of it or back to it, and no `br_if` takes values out of it.
+    pub(crate) simple: bool,
+}
+
+/// What a body owes and when.
+#[derive(Debug, Default)]
+pub(crate) struct Regions {
+    /// By position, ascending. Regions that cost nothing are not among them.
+    pub(crate) charges: Vec<Charge>,
+    /// By `start`, ascending.
+    pub(crate) loops: Vec<Loop>,
+    /// Whether a branch leaves the function by its label.
+    pub(crate) leaves_by_branch: bool,
+    /// Whether anything in it calls, itself or through an import.
+    pub(crate) calls: bool,
+    /// Whether an instruction's cost depends on its operand.
+    pub(crate) sized: bool,
+}
+
+enum Kind {
+    /// The function itself, or a `block`.
+    Block,
+    /// An `if` and its `else`.
+    If,
+    /// A `loop`, with its place in [`Regions::loops`].
+    Loop(usize),
+}
+
+struct Frame {
+    kind: Kind,
+    /// Values a branch to its label carries.
+    carried: u64,
+    /// Whether a branch names its label.
+    named: bool,
+    /// Whether control reaches its start.
+    live: bool,
+}
+
+/// Where a branch leads, seen from the innermost loop around it.
+struct Branch {
+    /// Values it carries.
+    carried: u64,
+    /// Whether it leaves that loop.
+    leaves: bool,
+    /// Whether it goes back to the head of that loop.
+    repeats: bool,
+}
+
+struct Scan<'s> {
+    survey: &'s Survey<'s>,
+    function: u32,
+    found: Regions,
+    frames: Vec<Frame>,
+    /// The loops among the frames: where in the frames, and their place in [`Regions::loops`].
+    loops: Vec<(usize, usize)>,
+    /// The region that is being added to, or `None` where nothing runs.
+    open: Option<usize>,
+}
+
+impl Regions {
+    /// Surveys the body of a function, whose index is only for messages.
+    ///
+    /// # Errors
+    /// [`MeterError::UnknownInstruction`] for one without a cost.
+    pub(crate) fn of(
+        survey: &Survey<'_>,
+        signature: &Signature,
+        function: u32,
+        body: &FunctionBody<'_>,
+        locals: u64,
+    ) -> Result<Self, MeterError> {
+        let found = Self::default();
+        let mut scan = Scan { survey, function, found, frames: vec![], loops: vec![], open: None };
+        let results = signature.results.len() as u64;
+        scan.push(Kind::Block, results, true);
+        scan.region(0);
+        scan.add(cost::entry(signature.parameters.len() as u64, locals, results));
+        let mut reader = body.get_operators_reader()?;
+        let mut position = 0;
+        while !reader.eof() {
+            let (operator, offset) = reader.read_with_offset()?;
+            scan.operator(&operator, position, offset)?;
+            position += 1;
+        }
+        let mut found = scan.found;
+        found.charges.retain(|charge| charge.units > 0);
+        Ok(found)
+    }
+
+    /// The charges at and after a position.
+    pub(crate) fn charges_from(&self, position: usize) -> &[Charge] {
+        let first = self.charges.partition_point(|charge| charge.position < position);
+        self.charges.get(first..).unwrap_or_default()
+    }
+}
+
+impl Scan<'_> {
+    fn operator(&mut self, op: &Operator<'_>, at: usize, offset: usize) -> Result<(), MeterError> {
+        let units = cost::of(op).ok_or_else(|| MeterError::UnknownInstruction {
+            function: self.function,
+            instruction: format!("{op:?}"),
+        })?;
+        self.add(units);
+        match op {
+            Operator::Block { blockty } => {
+                let carried = self.results(*blockty);
+                self.push(Kind::Block, carried, self.open.is_some());
+            }
+            Operator::If { blockty } => {
+                let carried = self.results(*blockty);
+                self.push(Kind::If, carried, self.open.is_some());
+                self.follow(at);
+            }
+            Operator::Loop { blockty } => self.open_loop(*blockty, at, offset),
+            Operator::Else => {
+                let live = self.frames.last().is_some_and(|frame| frame.live);
+                self.open = None;
+                if live {
+                    self.region(at + 1);
+                }
+            }
+            Operator::End => self.close(at, offset)?,
+            Operator::Br { relative_depth } => {
+                let carried = self.branch(*relative_depth, at)?.carried;
+                self.add(carried);
+                self.open = None;
+            }
+            Operator::BrIf { relative_depth } => {
+                let branch = self.branch(*relative_depth, at)?;
+                if branch.leaves && branch.carried > 0 {
+                    self.complicate();
+                }
+                self.add(branch.carried);
+                self.follow(at);
+            }
+            Operator::BrTable { targets } => self.table(targets, at)?,
+            Operator::Return | Operator::Unreachable => self.open = None,
+            Operator::ReturnCall { .. } | Operator::ReturnCallIndirect { .. } => {
+                self.calls();
+                self.open = None;
+            }
+            Operator::Call { .. } | Operator::CallIndirect { .. } => self.calls(),
+            other if cost::sized(other).is_some() => {
+                self.found.sized = true;
+                self.complicate();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens a region before the instruction at `position`.
+    fn region(&mut self, position: usize) {
+        self.open = Some(self.found.charges.len());
+        let spine = self.frames.last().is_some_and(|frame| matches!(frame.kind, Kind::Loop(_)));
+        self.found.charges.push(Charge { position, units: 0, spine });
+    }
+
+    /// Opens a region after the instruction at `at`, if that can be reached.
+    fn follow(&mut self, at: usize) {
+        if self.open.is_some() {
+            self.region(at + 1);
+        }
+    }
+
+    fn add(&mut self, units: u64) {
+        if let Some(charge) = self.open.and_then(|open| self.found.charges.get_mut(open)) {
+            charge.units = charge.units.saturating_add(units);
+        }
+    }
+
+    fn push(&mut self, kind: Kind, carried: u64, live: bool) {
+        self.frames.push(Frame { kind, carried, named: false, live });
+    }
+
+    fn open_loop(&mut self, ty: BlockType, at: usize, offset: usize) {
+        // Whatever loops around this one is not innermost.
+        self.complicate();
+        let carried = self.parameters(ty);
+        let place = self.found.loops.len();
+        // `bytes` holds where the body starts until its end is known.
+        let bytes = offset;
+        let simple = carried == 0 && self.open.is_some();
+        self.found.loops.push(Loop { start: at, end: at, bytes, repeats: None, simple });
+        self.push(Kind::Loop(place), carried, self.open.is_some());
+        self.loops.push((self.frames.len().saturating_sub(1), place));
+        self.follow(at);
+    }
+
+    fn close(&mut self, at: usize, offset: usize) -> Result<(), MeterError> {
+        let frame = self.frames.pop().ok_or_else(|| self.inconsistent("one end too many"))?;
+        match frame.kind {
+            Kind::Block if frame.named && frame.live => self.region(at + 1),
+            Kind::Block => {}
+            Kind::If if frame.live => self.region(at + 1),
+            Kind::If => {}
+            Kind::Loop(place) => {
+                self.loops.pop();
+                if let Some(found) = self.found.loops.get_mut(place) {
+                    found.end = at;
+                    found.bytes = offset.saturating_sub(found.bytes);
+                }
+            }
+        }
+        if self.frames.is_empty() {
+            self.found.leaves_by_branch = frame.named;
+            self.open = None;
+        }
+        Ok(())
+    }
+
+    /// Notes a branch to a label. One that nothing reaches leads nowhere.
+    fn branch(&mut self, depth: u32, at: usize) -> Result<Branch, MeterError> {
+        let live = self.open.is_some();
+        let depth = usize::try_from(depth).unwrap_or(usize::MAX).saturating_add(1);
+        let index = self.frames.len().checked_sub(depth);
+        let frame = index.and_then(|index| self.frames.get_mut(index));
+        let (Some(index), Some(frame)) = (index, frame) else {
+            return Err(self.inconsistent("a branch out of nothing"));
+        };
+        frame.named |= live;
+        let carried = frame.carried;
+        if let (Kind::Loop(place), true) = (&frame.kind, live)
+            && let Some(found) = self.found.loops.get_mut(*place)
+        {
+            found.repeats = Some(at);
+        }
+        let innermost = self.loops.last().map(|(frame, _)| *frame);
+        let leaves = innermost.is_some_and(|innermost| index < innermost);
+        Ok(Branch { carried, leaves, repeats: innermost == Some(index) })
+    }
+
+    fn table(&mut self, targets: &BrTable<'_>, at: usize) -> Result<(), MeterError> {
+        let default = self.branch(targets.default(), at)?;
+        let mut stays = !default.leaves && !default.repeats;
+        for target in targets.targets() {
+            let branch = self.branch(target?, at)?;
+            stays &= !branch.leaves && !branch.repeats;
+        }
+        if !stays {
+            self.complicate();
+        }
+        // All labels of a table carry equally many values.
+        self.add(default.carried);
+        self.open = None;
+        Ok(())
+    }
+
+    fn calls(&mut self) {
+        self.found.calls = true;
+        self.complicate();
+    }
+
+    /// No loop that is open here is simple. Only the innermost needs telling: an outer one was told when that opened.
+    fn complicate(&mut self) {
+        let innermost = self.loops.last().copied();
+        if let Some(found) = innermost.and_then(|(_, place)| self.found.loops.get_mut(place)) {
+            found.simple = false;
+        }
+    }
+
+    fn results(&self, ty: BlockType) -> u64 {
+        match ty {
+            BlockType::Empty => 0,
+            BlockType::Type(_) => 1,
+            BlockType::FuncType(index) => self.of_type(index, |ty| ty.results.len()),
+        }
+    }
+
+    fn parameters(&self, ty: BlockType) -> u64 {
+        match ty {
+            BlockType::Empty | BlockType::Type(_) => 0,
+            BlockType::FuncType(index) => self.of_type(index, |ty| ty.parameters.len()),
+        }
+    }
+
+    fn of_type(&self, index: u32, count: impl Fn(&Signature) -> usize) -> u64 {
+        let ty = usize::try_from(index).ok().and_then(|index| self.survey.types.get(index));
+        ty.map_or(0, |ty| count(ty) as u64)
+    }
+
+    fn inconsistent(&self, what: &'static str) -> MeterError {
+        MeterError::Inconsistent { function: self.function, what }
+    }
+}
