@@ -76,8 +76,12 @@ pub struct WasmSettings {
     pub memory_bytes: u64,
     /// What no manifest may exceed.
     pub memory_bytes_max: u64,
-    /// Fuel of a call of a plugin that asks for none.
+    /// Fuel of a call of a plugin that asks for none; 0 is no limit.
     pub fuel_per_call: u64,
+    /// What no manifest may exceed; with 0 a manifest may ask for calls without a limit.
+    pub fuel_per_call_max: u64,
+    /// Fuel of all calls until the next reload or restart; 0 is no limit.
+    pub fuel_total: u64,
     /// How long one call may take.
     pub call_deadline: Duration,
     /// The operator's word about single plugins.
@@ -91,6 +95,10 @@ pub struct WasmOverride {
     pub memory_bytes: Option<u64>,
     /// How long one call may take.
     pub call_deadline: Option<Duration>,
+    /// Fuel of one call; 0 is no limit.
+    pub fuel_per_call: Option<u64>,
+    /// Fuel of all calls; 0 is no limit.
+    pub fuel_total: Option<u64>,
 }
 
 impl WasmSettings {
@@ -102,6 +110,8 @@ impl WasmSettings {
             memory_bytes,
             memory_bytes_max,
             fuel_per_call: WASM_FUEL_PER_CALL,
+            fuel_per_call_max: 0,
+            fuel_total: 0,
             call_deadline,
             plugins: BTreeMap::new(),
         }
@@ -131,10 +141,17 @@ impl WasmSettings {
             return Err(SandboxError::Limit { what, is, min: 1, max });
         }
         let memory_bytes = own.memory_bytes.or(asked.memory_bytes).unwrap_or(self.memory_bytes);
-        let fuel = asked.fuel_per_call.unwrap_or(self.fuel_per_call);
+        let max = self.fuel_per_call_max;
+        let beyond = |fuel: &u64| max > 0 && !(1..=max).contains(fuel);
+        if let Some(is) = asked.fuel_per_call.filter(beyond) {
+            return Err(SandboxError::Limit { what: "limits.fuel_per_call", is, min: 1, max });
+        }
+        let fuel = own.fuel_per_call.or(asked.fuel_per_call).unwrap_or(self.fuel_per_call);
+        let limited = |units: u64| (units > 0).then_some(units);
         Ok(WasmLimits {
             memory_bytes,
-            fuel_per_call: (fuel > 0).then_some(fuel),
+            fuel_per_call: limited(fuel),
+            fuel_total: limited(own.fuel_total.unwrap_or(self.fuel_total)),
             call_deadline: own.call_deadline.unwrap_or(self.call_deadline),
             hook_deadline,
         })

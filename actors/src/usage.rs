@@ -58,6 +58,8 @@ impl Generation {
             request_bytes: self.sampled.request_bytes.load(Ordering::Relaxed),
             reply_bytes: self.sampled.reply_bytes.load(Ordering::Relaxed),
             log_lines_dropped: 0,
+            fuel: None,
+            fuel_remaining: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use themis_messages::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
 pub use themis_messages::limits::{
     CALL_DEADLINE, CALL_DEADLINE_MAX, CPU_PERCENT, CPU_PERCENT_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX,
+    WASM_FUEL_MAX, WASM_FUEL_PER_CALL, WASM_MEMORY_BYTES, WASM_MEMORY_BYTES_MAX,
 };
 use themis_messages::limits::{
     CONFIG_BYTES_MAX, DRAIN_LIMIT, FILE_BYTES_MAX, HEALTH_PERIOD, HOLD_LIMIT, HOOK_DEADLINE,
@@ -37,10 +38,6 @@ mod tests;
 mod watch;
 mod workers;
 
-/// Linear memory of a wasm plugin that asks for nothing, in bytes.
-pub const WASM_MEMORY_BYTES: u64 = 64 << 20;
-/// The most linear memory any wasm plugin may ask for: all that 32 bits can address.
-pub const WASM_MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// The admin socket below the data directory, when the file does not say otherwise.
 const ADMIN_SOCKET: &str = "admin.sock";
 const GROUP_AND_OTHERS_WRITE: u32 = 0o022;
@@ -158,6 +155,10 @@ pub struct PluginLimits {
     pub cpu_percent: Option<u32>,
     /// How long one call may take.
     pub call_deadline: Option<Duration>,
+    /// Fuel of one call of a wasm plugin, in units; 0 is no limit.
+    pub fuel_per_call: Option<u64>,
+    /// Fuel of all calls of a wasm plugin until it is reloaded or restarted; 0 is no limit.
+    pub fuel_total: Option<u64>,
 }
 
 impl PluginLimits {
@@ -178,6 +179,10 @@ pub struct Limits {
     pub wasm_memory_bytes: u64,
     /// CPU in percent of one core. Default: [`CPU_PERCENT`].
     pub cpu_percent: u32,
+    /// Fuel of one call of a wasm plugin, in units; 0 is no limit. Default: [`WASM_FUEL_PER_CALL`].
+    pub fuel_per_call: u64,
+    /// Fuel of all calls of a wasm plugin until it is reloaded or restarted; 0, the default, is no limit.
+    pub fuel_total: u64,
     /// What no manifest may exceed.
     pub max: LimitMaxima,
 }
@@ -191,6 +196,9 @@ pub struct LimitMaxima {
     pub wasm_memory_bytes: u64,
     /// CPU in percent of one core. Default: [`CPU_PERCENT_MAX`].
     pub cpu_percent: u32,
+    /// Fuel of one call of a wasm plugin, in units. With 0, the default, a manifest may ask for as much as it likes, and for
+    /// calls without a limit.
+    pub fuel_per_call: u64,
 }
 
 impl Default for Limits {
@@ -199,6 +207,8 @@ impl Default for Limits {
             memory_bytes: MEMORY_BYTES,
             wasm_memory_bytes: WASM_MEMORY_BYTES,
             cpu_percent: CPU_PERCENT,
+            fuel_per_call: WASM_FUEL_PER_CALL,
+            fuel_total: 0,
             max: LimitMaxima::default(),
         }
     }
@@ -210,6 +220,7 @@ impl Default for LimitMaxima {
             memory_bytes: MEMORY_BYTES_MAX,
             wasm_memory_bytes: WASM_MEMORY_BYTES_MAX,
             cpu_percent: CPU_PERCENT_MAX,
+            fuel_per_call: 0,
         }
     }
 }

@@ -138,15 +138,17 @@ fn wasm(config: &Config) -> WasmSettings {
     let limits = &config.limits;
     let max = limits.max.wasm_memory_bytes;
     let mut settings = WasmSettings::new(limits.wasm_memory_bytes, max, config.call_deadline);
-    settings.plugins = config
-        .plugins
-        .iter()
-        .map(|(name, plugin)| {
-            let (memory_bytes, call_deadline) =
-                (plugin.limits.wasm_memory_bytes, plugin.limits.call_deadline);
-            (name.clone(), WasmOverride { memory_bytes, call_deadline })
-        })
-        .collect();
+    settings.fuel_per_call = limits.fuel_per_call;
+    settings.fuel_per_call_max = limits.max.fuel_per_call;
+    settings.fuel_total = limits.fuel_total;
+    let own = |plugin: &crate::config::PluginConfig| WasmOverride {
+        memory_bytes: plugin.limits.wasm_memory_bytes,
+        call_deadline: plugin.limits.call_deadline,
+        fuel_per_call: plugin.limits.fuel_per_call,
+        fuel_total: plugin.limits.fuel_total,
+    };
+    settings.plugins =
+        config.plugins.iter().map(|(name, plugin)| (name.clone(), own(plugin))).collect();
     settings
 }
 

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
+use crate::ids::{Digest, KeyId, PluginName, PluginVersion};
 use crate::wasm::WasmFault;
 
 /// What is wrong with a path, before the file system is asked.
@@ -57,16 +57,6 @@ pub enum AdmitError {
     NotTrustedInProcess {
         /// The plugin.
         name: PluginName,
-    },
-    /// This build or machine cannot isolate as asked.
-    #[error("tier {tier} cannot be had for plugin {name}: {why}")]
-    TierUnavailable {
-        /// The plugin.
-        name: PluginName,
-        /// The tier asked for.
-        tier: Tier,
-        /// What is missing.
-        why: &'static str,
     },
     /// Older than the operator's floor.
     #[error("plugin {name} {version} is below its floor {floor}")]
@@ -547,7 +537,6 @@ impl AdmitErrorKind {
         match self {
             Self::NotAllowed => "policy.not_allowed",
             Self::NotTrustedInProcess => "policy.not_trusted_in_process",
-            Self::TierUnavailable => "tier.unavailable",
             Self::BelowFloor => "version.below_floor",
             Self::DigestRevoked => "digest.revoked",
             Self::PathInvalid => "path.invalid",

@@ -242,6 +242,10 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 // === Wasm ===
 
+/// Linear memory of a wasm plugin that asks for nothing, in bytes.
+pub const WASM_MEMORY_BYTES: u64 = 64 << 20;
+/// The most linear memory any wasm plugin may ask for: all that 32 bits can address.
+pub const WASM_MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// Instances of one plugin at once, each for one call.
 pub const WASM_INSTANCES_MAX: usize = 64;
 /// Of these, how many are kept when nobody calls.
@@ -258,3 +262,5 @@ pub const WASM_TABLE_ELEMENTS_MAX: u64 = 100_000;
 pub const WASM_SECTION_BYTES_MAX: usize = 4 << 10;
 /// Fuel of a call whose plugin asks for none, in units of about one machine instruction: some seconds of work.
 pub const WASM_FUEL_PER_CALL: u64 = 10_000_000_000;
+/// The most fuel that can be written down: more is the same as no limit.
+pub const WASM_FUEL_MAX: u64 = 1 << 60;

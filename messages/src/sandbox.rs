@@ -642,7 +642,8 @@ pub struct Usage {
     pub log_lines_dropped: u64,
     /// Fuel that calls of a wasm plugin have used, in units.
     pub fuel: Option<u64>,
-    /// Fuel that the last call has left over; [`u64::MAX`] where calls have no limit.
+    /// Fuel that is left to a wasm plugin: of its total, else of what the last call might have used; [`u64::MAX`] when
+    /// neither has a limit.
     pub fuel_remaining: Option<u64>,
 }
 

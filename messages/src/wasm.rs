@@ -95,13 +95,27 @@ pub enum TrapKind {
     Other,
 }
 
+/// What fuel is given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::Display)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fuel {
+    /// One call.
+    #[strum(to_string = "`fuel_per_call`")]
+    Call,
+    /// All calls of one generation: a reload refills it.
+    #[strum(to_string = "`fuel_total`: a reload refills it")]
+    Total,
+}
+
 /// Why a call or hook of a wasm plugin did not return.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "stop", rename_all = "kebab-case")]
 pub enum Stop {
     /// It did more than its fuel allows.
-    #[error("it was stopped: its fuel of {limit} units was used up (`fuel_per_call`)")]
+    #[error("it was stopped: its fuel of {limit} units was used up ({of})")]
     FuelExhausted {
+        /// Which fuel.
+        of: Fuel,
         /// Units it had.
         limit: u64,
     },

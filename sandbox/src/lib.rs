@@ -24,6 +24,7 @@
 //! - **A stolen signing key**, until the operator revokes it.
 
 pub mod admission;
+mod bucket;
 pub mod machine;
 pub mod native;
 pub mod process;

@@ -9,7 +9,7 @@
 //! A module that exports `themis_save_state` has one instance, which takes its calls in turn; what it keeps goes with it
 //! when it is thrown away, and the plugin is started again as a worker process would be.
 
-pub use engine::{Options, Wasm};
+pub use engine::{Options, Wasm, probe};
 pub use image::{WasmImage, WasmLimits};
 
 mod engine;
@@ -17,4 +17,4 @@ pub(crate) mod examine;
 mod host;
 mod image;
 mod instance;
-pub(crate) mod meter;
+pub mod meter;

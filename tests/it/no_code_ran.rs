@@ -23,6 +23,8 @@ use themis_kernel::{Config, Kernel};
 use themis_tests::{Fixture, Site, every_admit_error};
 
 const NAME: &str = "ctor_writes";
+/// The first bytes of a wasm component.
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// A site with one good plugin, and the handles to spoil it.
 struct Case {
@@ -135,7 +137,15 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
     Ok(match kind {
         K::NotAllowed => Case::good().with(|it| it.config.allow = names(&["other"])),
         K::NotTrustedInProcess => Case::good().with(|it| it.config.trusted_in_process.clear()),
-        K::TierUnavailable => Case::good().with(|it| it.config.default_tier = Tier::Wasm),
+        K::Wasm => Case::good().with(|it| {
+            it.config.default_tier = Tier::Wasm;
+            std::fs::write(it.dir().join("it.wasm"), COMPONENT).unwrap();
+            it.rewrite(|manifest| {
+                let listed = json!({"path": "it.wasm", "target": "wasm32"});
+                manifest["files"].as_array_mut().unwrap().push(listed);
+            });
+            sign_dir(&it.dir(), &it.site.key).unwrap();
+        }),
         K::BelowFloor => Case::good().with(|it| {
             let plugin = it.config.plugins.entry(NAME.parse().unwrap()).or_default();
             (plugin.autoload, plugin.floor) = (false, Some("1.0.1".parse().unwrap()));
@@ -386,7 +396,9 @@ fn no_refused_plugin_runs() {
         match provoke(kind) {
             Ok(case) => {
                 let (outcome, witnessed) = load(case);
-                assert_eq!(outcome, Err(kind.code().to_owned()), "{kind:?}");
+                // Modules have codes of their own.
+                let code = if kind == AdmitErrorKind::Wasm { "wasm.component" } else { kind.code() };
+                assert_eq!(outcome, Err(code.to_owned()), "{kind:?}");
                 assert!(!witnessed, "{kind:?}: the plugin was refused, and its constructor ran");
                 ran += 1;
             }

@@ -143,7 +143,7 @@ fn a_plugin_lives_behind_the_socket() {
     refuse(&daemon.run(&["plugin", "load", "/etc"]), "path.escapes");
     refuse(
         &daemon.run(&["plugin", "load", "plugins/counter/1.0.0", "--tier", "wasm"]),
-        "tier.unavailable",
+        "manifest.no_target",
     );
     refuse(&daemon.run(&["plugin", "rollback", "nobody"]), "rollback.not_loaded");
     let failed = daemon.run(&["plugin", "unload", "nobody", "--json"]);

@@ -6,7 +6,7 @@ use themis_kernel::call::CallError;
 use themis_kernel::config::FailureRules;
 use themis_kernel::ids::Tier;
 use themis_kernel::sandbox::Verdict;
-use themis_kernel::wasm::{Stop, TrapKind};
+use themis_kernel::wasm::{Fuel, Stop, TrapKind};
 use themis_kernel::{Config, Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
@@ -115,7 +115,7 @@ fn what_a_guest_does_is_its_callers_error_and_the_next_call_works() {
     let guest = load(&kernel, &path);
     type Expected = fn(&Stop) -> bool;
     let ends: [(u32, Expected); 9] = [
-        (10, |it| matches!(it, Stop::FuelExhausted { limit: 200_000_000 })),
+        (10, |it| matches!(it, Stop::FuelExhausted { of: Fuel::Call, limit: 200_000_000 })),
         (11, |it| matches!(it, Stop::Trap { kind: TrapKind::StackOverflow, .. })),
         (12, |it| matches!(it, Stop::Trap { kind: TrapKind::Unreachable, .. })),
         (13, |it| matches!(it, Stop::Trap { kind: TrapKind::OutOfBounds, .. })),
@@ -148,7 +148,7 @@ fn a_loop_without_an_end_is_ended_at_the_calls_deadline() {
     let found = stop(guest.call(10_u32, b"").unwrap_err());
     assert!(matches!(found, Stop::Deadline { limit: DEADLINE, .. }), "{found:?}");
     assert!(started.elapsed() < DEADLINE + Duration::from_millis(500), "{:?}", started.elapsed());
-    assert_eq!(guest.info().usage.unwrap().fuel_remaining, Some(0));
+    assert_eq!(guest.info().usage.unwrap().fuel_remaining, Some(u64::MAX));
     assert_eq!(guest.call(1_u32, b"again").unwrap().bytes, b"again");
     assert_eq!(guest.info().usage.unwrap().fuel_remaining, Some(u64::MAX));
     kernel.shutdown_blocking();

@@ -79,11 +79,11 @@ fn tiers(machine: &Machine, worker: &Worker) -> [Tier; 3] {
     } else {
         "for plugins named in trusted_in_process; code is mapped from private copies in data_dir"
     };
-    let absent = |tier, what: &str| Tier {
-        tier,
-        runs: false,
-        note: format!("refused with tier.unavailable: this release has no {what}"),
+    let (runs, note) = match themis_kernel::wasm_engine() {
+        Ok(()) => (true, "modules are metered, compiled and run in this process".to_owned()),
+        Err(error) => (false, format!("{}: {error}", error.code())),
     };
+    let wasm = Tier { tier: Name::Wasm, runs, note };
     let process = match worker {
         Worker::Confined { isolation, took } => Tier {
             tier: Name::Process,
@@ -100,7 +100,7 @@ fn tiers(machine: &Machine, worker: &Worker) -> [Tier; 3] {
     [
         Tier { tier: Name::InProcess, runs: true, note: copies.to_owned() },
         process,
-        absent(Name::Wasm, "WebAssembly engine"),
+        wasm,
     ]
 }
 

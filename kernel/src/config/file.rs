@@ -17,7 +17,7 @@ use super::watch::{self, BudgetToml, ProbationToml, StateToml, WatchdogToml};
 use super::workers::{self, WorkersToml};
 use super::{
     ADMIN_SOCKET, CALL_DEADLINE_MAX, CPU_PERCENT_MAX, Config, Limits, PluginConfig, PluginLimits,
-    Require, WASM_MEMORY_BYTES_MAX,
+    Require, WASM_FUEL_MAX, WASM_MEMORY_BYTES_MAX,
 };
 
 /// Longest name of a trusted key.
@@ -121,6 +121,8 @@ struct PluginLimitsToml {
     wasm_memory_bytes: Option<Spanned<u64>>,
     cpu_percent: Option<Spanned<u64>>,
     call_deadline_ms: Option<Spanned<u64>>,
+    fuel_per_call: Option<Spanned<u64>>,
+    fuel_total: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -131,6 +133,8 @@ struct LimitsToml {
     cpu_percent: Option<Spanned<u64>>,
     hook_deadline_ms: Option<Spanned<u64>>,
     call_deadline_ms: Option<Spanned<u64>>,
+    fuel_per_call: Option<Spanned<u64>>,
+    fuel_total: Option<Spanned<u64>>,
     max: MaximaToml,
 }
 
@@ -140,6 +144,7 @@ struct MaximaToml {
     memory_bytes: Option<Spanned<u64>>,
     wasm_memory_bytes: Option<Spanned<u64>>,
     cpu_percent: Option<Spanned<u64>>,
+    fuel_per_call: Option<Spanned<u64>>,
 }
 
 /// Reads the text and the keys it names.
@@ -375,7 +380,16 @@ fn limits(source: &Source<'_>, file: &LimitsToml) -> Result<Limits, ConfigError>
         .unwrap_or(max.wasm_memory_bytes);
     max.cpu_percent =
         percent(source, &file.max.cpu_percent, CPU_PERCENT_MAX)?.unwrap_or(max.cpu_percent);
+    max.fuel_per_call = fuel(source, &file.max.fuel_per_call, 0)?.unwrap_or(max.fuel_per_call);
     let max = limits.max;
+    let fuel_default = if max.fuel_per_call > 0 {
+        limits.fuel_per_call.min(max.fuel_per_call)
+    } else {
+        limits.fuel_per_call
+    };
+    limits.fuel_per_call =
+        fuel(source, &file.fuel_per_call, max.fuel_per_call)?.unwrap_or(fuel_default);
+    limits.fuel_total = fuel(source, &file.fuel_total, 0)?.unwrap_or(limits.fuel_total);
     // A default that was not written down gives way to a maximum that was.
     limits.memory_bytes = within(source, &file.memory_bytes, max.memory_bytes)?
         .unwrap_or(limits.memory_bytes.min(max.memory_bytes));
@@ -396,7 +410,26 @@ fn plugin_limits(
         wasm_memory_bytes: within(source, &file.wasm_memory_bytes, limits.max.wasm_memory_bytes)?,
         cpu_percent: percent(source, &file.cpu_percent, limits.max.cpu_percent)?,
         call_deadline: deadline(source, &file.call_deadline_ms, CALL_DEADLINE_MAX)?,
+        fuel_per_call: fuel(source, &file.fuel_per_call, limits.max.fuel_per_call)?,
+        fuel_total: fuel(source, &file.fuel_total, 0)?,
     })
+}
+
+/// Units of fuel: 0 is no limit, unless a maximum is set. A maximum of 0 is none.
+fn fuel(
+    source: &Source<'_>,
+    number: &Option<Spanned<u64>>,
+    max: u64,
+) -> Result<Option<u64>, ConfigError> {
+    let Some(number) = number else { return Ok(None) };
+    let value = *number.get_ref();
+    let what = match max {
+        0 if value <= WASM_FUEL_MAX => return Ok(Some(value)),
+        0 => format!("want 0 (no limit) to {WASM_FUEL_MAX}, got {value}"),
+        max if (1..=max).contains(&value) => return Ok(Some(value)),
+        max => format!("want 1 to {max} (limits.max.fuel_per_call), got {value}"),
+    };
+    Err(source.invalid(number.span(), what))
 }
 
 /// A number from 1 to `max`, if there is one.

@@ -102,17 +102,20 @@ floor = "1.0.0"
 [plugin.text]
 require = "full"
 autoload = false
-limits = { memory_bytes = 1048576, wasm_memory_bytes = 65536, cpu_percent = 50, call_deadline_ms = 100 }
+limits = { memory_bytes = 1048576, wasm_memory_bytes = 65536, cpu_percent = 50, call_deadline_ms = 100, fuel_per_call = 5, fuel_total = 50 }
 [limits]
 memory_bytes = 2097152
 wasm_memory_bytes = 131072
 cpu_percent = 200
+fuel_per_call = 6
+fuel_total = 60
 hook_deadline_ms = 1000
 call_deadline_ms = 2000
 [limits.max]
 memory_bytes = 4194304
 wasm_memory_bytes = 262144
 cpu_percent = 400
+fuel_per_call = 7
 "#;
 
 #[test]
@@ -136,13 +139,22 @@ fn every_key_lands_where_it_belongs() {
         wasm_memory_bytes: Some(1 << 16),
         cpu_percent: Some(50),
         call_deadline: Some(Duration::from_millis(100)),
+        fuel_per_call: Some(5),
+        fuel_total: Some(50),
     };
     assert_eq!(text.limits, limits);
     let limits = Limits {
         memory_bytes: 2 << 20,
         wasm_memory_bytes: 2 << 16,
         cpu_percent: 200,
-        max: LimitMaxima { memory_bytes: 4 << 20, wasm_memory_bytes: 4 << 16, cpu_percent: 400 },
+        fuel_per_call: 6,
+        fuel_total: 60,
+        max: LimitMaxima {
+            memory_bytes: 4 << 20,
+            wasm_memory_bytes: 4 << 16,
+            cpu_percent: 400,
+            fuel_per_call: 7,
+        },
     };
     assert_eq!(config.limits, limits);
     let deadlines = (config.hook_deadline, config.call_deadline);
@@ -237,6 +249,9 @@ fn addresses_and_limits_out_of_range_are_refused() {
             "[limits]\npids = 3",
             "[limits.max]\ncpu_percent = 1.5",
             "[plugin.geo]\nlimits = { memory_bytes = 2147483649 }",
+            "[limits]\nfuel_per_call = 1152921504606846977",
+            "[limits]\nfuel_per_call = 0\n[limits.max]\nfuel_per_call = 9",
+            "[limits.max]\nfuel_per_call = 9\n[plugin.geo]\nlimits = { fuel_per_call = 10 }",
         ],
         &expect![[r#"
             config.invalid: themis.toml:4:10: metrics.listen: invalid socket address syntax

@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::root::{Dir, Opened, PluginFile, PluginRoot};
 use super::sealed::{Purpose, SealedFile, Sealer, hash};
 use super::signed::{check_files, check_listing, check_signed};
-use crate::wasm::examine::examine;
+use crate::wasm::examine::{Examined, examine};
 
 /// A plugin that may be mapped, with the very bytes that were verified.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct AdmittedPlugin {
     pub image: SealedFile,
     /// What the library says of itself: the same as the manifest.
     pub descriptor: Descriptor,
+    /// What was seen of it where it is a wasm module.
+    pub(crate) wasm: Option<Examined>,
     /// Its `data` files by listed path.
     pub data: Arc<BTreeMap<String, SealedFile>>,
     /// The key that signed it.
@@ -106,14 +108,20 @@ impl Admission<'_> {
             self.keep(&mut kept, &target, listed, file)
         })?;
         let image = kept.image.ok_or_else(|| no_target(dir, &manifest, &target))?;
-        let descriptor = match tier {
-            Tier::Wasm => self.examine(&code, &image, &manifest)?,
-            Tier::InProcess | Tier::Process => preflight(&code, image.bytes(), &manifest)?,
+        let (descriptor, wasm) = match tier {
+            Tier::Wasm => {
+                let examined = self.examine(&code, &image, &manifest)?;
+                (described(&manifest, &examined), Some(examined))
+            }
+            Tier::InProcess | Tier::Process => {
+                (preflight(&code, image.bytes(), &manifest)?, None)
+            }
         };
         Ok(AdmittedPlugin {
             manifest_digest: Some(signed.manifest_digest),
             image,
             descriptor,
+            wasm,
             data: Arc::new(kept.data),
             key_id: signed.key_id,
             tier,
@@ -144,23 +152,15 @@ impl Admission<'_> {
         }
     }
 
-    /// What a module says of itself, in the same words as a shared library.
+    /// What a module is, if it may be compiled.
     fn examine(
         &self,
         path: &Path,
         image: &SealedFile,
         manifest: &Manifest,
-    ) -> Result<Descriptor, AdmitError> {
+    ) -> Result<Examined, AdmitError> {
         let examined = examine(image.bytes(), manifest, self.policy.wasm_memory_bytes_max);
-        let examined =
-            examined.map_err(|fault| AdmitError::Wasm { path: path.to_owned(), fault })?;
-        Ok(Descriptor {
-            struct_size: 0,
-            abi: examined.abi,
-            features: if examined.is_single() { 0 } else { abi::THREAD_SAFE },
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-        })
+        examined.map_err(|fault| AdmitError::Wasm { path: path.to_owned(), fault })
     }
 
     /// Keeps what will be used; the rest is only hashed.
@@ -189,6 +189,17 @@ impl Admission<'_> {
                 hash(&file, max).map(|(digest, _size)| digest)
             }
         }
+    }
+}
+
+/// What a module says of itself, in the words of a shared library.
+fn described(manifest: &Manifest, examined: &Examined) -> Descriptor {
+    Descriptor {
+        struct_size: 0,
+        abi: examined.abi,
+        features: if examined.is_single() { 0 } else { abi::THREAD_SAFE },
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
     }
 }
 

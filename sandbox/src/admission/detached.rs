@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use themis_messages::admit::AdmitError;
-use themis_messages::ids::{Digest, KeyId};
+use themis_messages::ids::{Digest, KeyId, Tier};
 use themis_messages::limits::{FILE_BYTES_MAX, SIGNATURE_BYTES};
 use themis_messages::manifest::{ListedFile, Manifest, RequestedLimits, Target};
 
@@ -47,6 +47,11 @@ pub(super) fn admit(
     policy.check_floor(name, version)?;
     policy.check_digest(&path, image.digest())?;
     let tier = policy.tier_for(name, admission.request.tier)?;
+    if tier == Tier::Wasm {
+        let target = |target: Target| target.as_str().to_owned();
+        let (target, there) = (target(Target::Wasm32), target(Target::HOST));
+        return Err(AdmitError::NoTarget { path, target, there });
+    }
     elf.refuse_hazards()?;
     elf.build_id()?;
     let listed = ListedFile {
@@ -62,6 +67,7 @@ pub(super) fn admit(
         manifest_digest: None,
         image,
         descriptor,
+        wasm: None,
         data: Arc::default(),
         key_id,
         tier,

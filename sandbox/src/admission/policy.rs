@@ -186,7 +186,7 @@ impl Policy {
     /// Where the plugin runs: as asked for, else as configured for it, else the default.
     ///
     /// # Errors
-    /// [`AdmitError::NotTrustedInProcess`] or [`AdmitError::TierUnavailable`].
+    /// [`AdmitError::NotTrustedInProcess`].
     pub fn tier_for(&self, name: &PluginName, asked: Option<Tier>) -> Result<Tier, AdmitError> {
         let tier = asked.or_else(|| self.tiers.get(name).copied()).unwrap_or(self.default_tier);
         match tier {

@@ -1,17 +1,17 @@
 //! Takes what a plugin in a worker logged and counted, and hands it to the host: checked, cut, and not too much of it.
 //!
 //! Everything read here was written by somebody hostile. Lengths are capped before they are used, names are checked as
-//! metric labels, a counter that goes back counts nothing, and lines above [`LOG_LINES_PER_SECOND`] are dropped, and
-//! counted instead.
+//! metric labels, a counter that goes back counts nothing, and lines above their rate are dropped, and counted instead.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use themis_messages::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_PER_SECOND, PLUGIN_COUNTERS_MAX};
+use themis_messages::limits::{LOG_LINE_BYTES_MAX, PLUGIN_COUNTERS_MAX};
 use themis_messages::manifest::Capability;
 
 use super::layout::{COUNTER_NAME_MAX, Down, LOG_BYTES, Up};
+use crate::bucket::Bucket;
 use crate::native::{
     HostServices, LogLevel, admits_counter, clean_text, count_refused_writes, counter_name,
 };
@@ -168,49 +168,5 @@ impl Drain {
 impl std::fmt::Debug for Drain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Drain").field("services", &self.services).finish_non_exhaustive()
-    }
-}
-
-/// So many at once, and as many each second.
-#[derive(Debug)]
-struct Bucket {
-    lines: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(at: Instant) -> Self {
-        Self { lines: f64::from(LOG_LINES_PER_SECOND), at }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let most = f64::from(LOG_LINES_PER_SECOND);
-        let came = now.saturating_duration_since(self.at).as_secs_f64() * most;
-        self.lines = (self.lines + came).min(most);
-        self.at = now;
-        let has = self.lines >= 1.0;
-        if has {
-            self.lines -= 1.0;
-        }
-        has
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_bucket_fills_at_its_rate_and_no_further() {
-        let start = Instant::now();
-        let mut bucket = Bucket::full(start);
-        let most = LOG_LINES_PER_SECOND as usize;
-        assert_eq!((0..2 * most).filter(|_| bucket.take(start)).count(), most);
-        let later = start + Duration::from_millis(100);
-        assert_eq!((0..2 * most).filter(|_| bucket.take(later)).count(), most / 10);
-        let much_later = start + Duration::from_secs(3_600);
-        assert_eq!((0..2 * most).filter(|_| bucket.take(much_later)).count(), most);
     }
 }

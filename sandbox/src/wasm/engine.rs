@@ -8,7 +8,7 @@ use themis_messages::ids::Digest;
 use themis_messages::instance::ImageEvidence;
 use themis_messages::lifecycle::MapError;
 use themis_messages::limits::{
-    WASM_INSTANCES_TOTAL, WASM_STACK_BYTES, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX,
+    WASM_INSTANCES_TOTAL, WASM_MEMORY_BYTES_MAX, WASM_STACK_BYTES, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX,
 };
 use themis_messages::wasm::WasmFault;
 use wasmtime::{
@@ -16,7 +16,6 @@ use wasmtime::{
     PoolingAllocationConfig,
 };
 
-use super::examine::{Examined, examine};
 use super::host::{State, link};
 use super::image::{WasmImage, WasmLimits};
 use super::meter;
@@ -37,7 +36,6 @@ pub struct Wasm(Arc<Inner>);
 struct Inner {
     engine: Engine,
     linker: Linker<State>,
-    memory_bytes_max: u64,
     /// Modules that are in use, by digest: loading one again compiles nothing.
     compiled: Mutex<BTreeMap<Digest, Arc<Mutex<Weak<Compiled>>>>>,
 }
@@ -67,8 +65,7 @@ impl Wasm {
         let engine = Engine::new(&config(options)).map_err(|error| refused(&error))?;
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(|error| refused(&error))?;
-        let memory_bytes_max = options.memory_bytes_max;
-        Ok(Self(Arc::new(Inner { engine, linker, memory_bytes_max, compiled: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { engine, linker, compiled: Mutex::default() })))
     }
 
     /// What a thread needs once, before its first call: some hundred microseconds that no caller should pay.
@@ -86,9 +83,9 @@ impl Wasm {
         services: HostServices,
         limits: WasmLimits,
     ) -> Result<Arc<WasmImage>, MapError> {
+        let not_examined = || MapError::Compile { what: "it was admitted as native code".to_owned() };
+        let examined = plugin.wasm.clone().ok_or_else(not_examined)?;
         let bytes = plugin.image.bytes();
-        let examined = examine(bytes, &plugin.manifest, self.0.memory_bytes_max);
-        let examined = examined.map_err(|fault| MapError::Compile { what: fault.to_string() })?;
         let place = Arc::clone(self.0.compiled.lock().entry(plugin.image.digest()).or_default());
         // Whoever comes second waits for the first.
         let mut known = place.lock();
@@ -160,3 +157,11 @@ fn config(options: Options) -> Config {
     config
 }
 
+
+/// Whether this machine lets the engine be set up, with the most memory that instances may have.
+///
+/// # Errors
+/// [`MapError::Compile`] with the engine's words.
+pub fn probe() -> Result<(), MapError> {
+    Wasm::start(Options { memory_bytes_max: WASM_MEMORY_BYTES_MAX }).map(drop)
+}

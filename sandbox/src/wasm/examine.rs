@@ -11,7 +11,7 @@ use themis_messages::limits::{WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX, W
 use themis_messages::manifest::{AbiVersion, Capability, Manifest};
 use themis_messages::wasm::WasmFault;
 use wasmparser::{
-    Encoding, ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
+    ExternalKind, Parser, Payload, TypeRef, ValType, Validator,
 };
 
 use super::meter::ACCEPTED;

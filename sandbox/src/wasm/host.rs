@@ -1,21 +1,25 @@
 //! What a guest may ask of the host: each import checks what it is given, and touches the guest's memory within its bounds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use themis_messages::limits::{LOG_LINE_BYTES_MAX, PATH_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX};
 use themis_messages::sandbox::Activity;
-use themis_messages::wasm::Stop;
+use themis_messages::wasm::{Fuel, Stop};
+use parking_lot::Mutex;
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter};
 
 use super::examine::HOST_MODULE;
-use super::meter::{REFILL_FIELD, REFILL_MODULE, Tank};
+use super::meter::{Exhausted, REFILL_FIELD, REFILL_MODULE, Tank};
+use crate::bucket::Bucket;
 use crate::native::{HostServices, LogLevel, admits_counter, clean_text, counter_name};
 use crate::process::origin_elapsed;
 
 /// What belongs to one instance.
 pub(super) struct State {
     pub(super) services: Arc<HostServices>,
+    pub(super) lines: Arc<Lines>,
     /// Known once it is instantiated.
     pub(super) memory: Option<Memory>,
     pub(super) memory_limit: u64,
@@ -28,11 +32,27 @@ pub(super) struct State {
     pub(super) overflowed: bool,
 }
 
+/// How much a plugin may log, all its instances together.
+#[derive(Debug)]
+pub(super) struct Lines {
+    bucket: Mutex<Bucket>,
+    /// Those that were too many.
+    pub(super) dropped: AtomicU64,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { bucket: Mutex::new(Bucket::full(Instant::now())), dropped: AtomicU64::new(0) }
+    }
+}
+
 /// What the guest is doing, and what that may cost.
 pub(super) struct Run {
     pub(super) tank: Tank,
     /// Units it had; `None` without a limit.
     pub(super) fuel: Option<u64>,
+    /// What all calls of the plugin draw from; `None` where that has no limit.
+    pub(super) total: Option<Arc<Total>>,
     pub(super) what: Activity,
     pub(super) limit: Duration,
     /// Since when, as seen at its first request for fuel: short calls need no clock.
@@ -52,16 +72,89 @@ fn protocol(what: &str) -> wasmtime::Error {
     stopped(Stop::Protocol { what: what.to_owned() })
 }
 
+/// The fuel of a plugin that has only so much of it.
+#[derive(Debug)]
+pub(super) struct Total {
+    limit: u64,
+    left: AtomicU64,
+}
+
+impl Total {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, left: AtomicU64::new(limit) }
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_back(&self, units: u64) {
+        self.left.fetch_add(units, Ordering::Relaxed);
+    }
+
+    /// Grants from what is left; of calls at the same time, none sees a unit that another one has.
+    fn refill(&self, tank: &mut Tank, guest: i64) -> Result<i64, Exhausted> {
+        let mut left = self.left();
+        loop {
+            let mut filled = tank.clone();
+            let grant = filled.refill_from(guest, left)?;
+            let rest = left.saturating_sub(grant.unsigned_abs());
+            match self.left.compare_exchange_weak(left, rest, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    *tank = filled;
+                    return Ok(grant);
+                }
+                Err(now) => left = now,
+            }
+        }
+    }
+}
+
 impl Run {
+    /// Grants the first slice: a guest without fuel is told at its first check.
+    pub(super) fn first(&mut self) -> Result<i64, Stop> {
+        self.grant(0)
+    }
+
     /// Grants the next slice, or says why there is none.
     fn refill(&mut self, left: i64) -> Result<i64, Stop> {
+        self.check_time()?;
+        self.grant(left)
+    }
+
+    fn grant(&mut self, left: i64) -> Result<i64, Stop> {
+        let granted = match &self.total {
+            Some(total) => total.refill(&mut self.tank, left),
+            None => self.tank.refill(left),
+        };
+        granted.map_err(|_exhausted| self.exhausted())
+    }
+
+    /// Whose limit it was: the call's, unless the plugin's was in the way.
+    pub(super) fn exhausted(&self) -> Stop {
+        match (&self.total, self.fuel) {
+            (Some(total), _) if total.left() == 0 => {
+                Stop::FuelExhausted { of: Fuel::Total, limit: total.limit }
+            }
+            (_, limit) => Stop::FuelExhausted { of: Fuel::Call, limit: limit.unwrap_or(u64::MAX) },
+        }
+    }
+
+    /// The guest has reached the host: has it taken too long?
+    fn check_time(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         if now.saturating_duration_since(since) > self.limit {
             return Err(Stop::Deadline { what: self.what, limit: self.limit });
         }
-        let limit = self.fuel.unwrap_or(u64::MAX);
-        self.tank.refill(left).map_err(|_exhausted| Stop::FuelExhausted { limit })
+        Ok(())
+    }
+}
+
+impl State {
+    /// What the host does for a guest takes time that its fuel does not count.
+    fn check_time(&mut self) -> wasmtime::Result<()> {
+        self.run.check_time().map_err(stopped)
     }
 }
 
@@ -101,8 +194,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     })?;
     linker.func_wrap(HOST_MODULE, "reply", reply)?;
     linker.func_wrap(HOST_MODULE, "log", log)?;
-    linker.func_wrap(HOST_MODULE, "now_ns", |_: Caller<'_, State>| {
-        i64::try_from(origin_elapsed().as_nanos()).unwrap_or(i64::MAX)
+    linker.func_wrap(HOST_MODULE, "now_ns", |mut caller: Caller<'_, State>| {
+        caller.data_mut().check_time()?;
+        wasmtime::Result::Ok(i64::try_from(origin_elapsed().as_nanos()).unwrap_or(i64::MAX))
     })?;
     linker.func_wrap(HOST_MODULE, "counter_add", counter_add)?;
     linker.func_wrap(HOST_MODULE, "resource_read", resource_read)?;
@@ -127,6 +221,9 @@ fn part<'a>(memory: &'a [u8], start: i32, len: i32, what: &str) -> wasmtime::Res
 
 fn reply(mut caller: Caller<'_, State>, start: i32, len: i32) -> wasmtime::Result<()> {
     let (memory, state) = split(&mut caller)?;
+    if !state.reply.is_empty() {
+        state.check_time()?;
+    }
     let chunk = part(memory, start, len, "a reply")?;
     let fits = !state.overflowed && chunk.len() <= state.reply_cap - state.reply.len();
     if fits {
@@ -138,7 +235,12 @@ fn reply(mut caller: Caller<'_, State>, start: i32, len: i32) -> wasmtime::Resul
 
 fn log(mut caller: Caller<'_, State>, level: i32, start: i32, len: i32) -> wasmtime::Result<()> {
     let (memory, state) = split(&mut caller)?;
+    state.check_time()?;
     let line = part(memory, start, len, "a log line")?;
+    if !state.lines.bucket.lock().take(Instant::now()) {
+        state.lines.dropped.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
     let kept = line.len().min(LOG_LINE_BYTES_MAX);
     let text = clean_text(&line[..kept], kept < line.len());
     (state.services.log)(LogLevel::from_abi(level.cast_unsigned()), &text);
@@ -152,6 +254,7 @@ fn counter_add(
     delta: i64,
 ) -> wasmtime::Result<()> {
     let (memory, state) = split(&mut caller)?;
+    state.check_time()?;
     let name = counter_name(part(memory, start, len, "a counter's name")?);
     if let Some(name) = name.filter(|name| admits_counter(&state.services.plugin, name)) {
         (state.services.counter)(name, delta.cast_unsigned());
@@ -169,6 +272,7 @@ fn resource_read(
 ) -> wasmtime::Result<i64> {
     const NO_SUCH_FILE: i64 = -1;
     let (memory, state) = split(&mut caller)?;
+    state.check_time()?;
     let path = part(memory, path, path_len, "a path")?;
     let path = std::str::from_utf8(path).ok().filter(|path| path.len() <= PATH_BYTES_MAX);
     let Some(file) = path.and_then(|path| state.services.data.get(path)) else {

@@ -23,7 +23,7 @@ use themis_plugin::abi;
 use wasmtime::InstancePre;
 
 use super::examine::Examined;
-use super::host::State;
+use super::host::{Lines, State, Total};
 use super::instance::{Allowed, Live, Returned};
 use crate::native::{HostServices, clean_text};
 
@@ -34,6 +34,8 @@ pub struct WasmLimits {
     pub memory_bytes: u64,
     /// Fuel of one call, in units; `None` without a limit.
     pub fuel_per_call: Option<u64>,
+    /// Fuel of all calls until the next reload or restart, in units; `None` without a limit.
+    pub fuel_total: Option<u64>,
     /// For a call.
     pub call_deadline: Duration,
     /// For a hook.
@@ -68,7 +70,9 @@ impl WasmImage {
             freed: Condvar::new(),
             ended: Mutex::default(),
             is_ended: AtomicBool::new(false),
-            used: Used::default(),
+            used: Used::new(self.limits.fuel_per_call),
+            total: self.limits.fuel_total.map(|limit| Arc::new(Total::new(limit))),
+            lines: Arc::new(Lines::new()),
         };
         let first = plugin.start_instance()?;
         {
@@ -79,10 +83,11 @@ impl WasmImage {
         Ok(Arc::new(plugin))
     }
 
-    fn state(&self) -> State {
+    fn state(&self, lines: &Arc<Lines>) -> State {
         let run = self.hook(Activity::Setup, 0).run();
         State {
             services: Arc::clone(&self.services),
+            lines: Arc::clone(lines),
             memory: None,
             memory_limit: self.limits.memory_bytes,
             refused_memory: false,
@@ -95,16 +100,7 @@ impl WasmImage {
 
     /// Hooks have time; what they may do in it is not counted.
     fn hook(&self, what: Activity, reply_cap: usize) -> Allowed {
-        Allowed { what, limit: self.limits.hook_deadline, fuel: None, reply_cap }
-    }
-
-    fn call(&self) -> Allowed {
-        Allowed {
-            what: Activity::Call,
-            limit: self.limits.call_deadline,
-            fuel: self.limits.fuel_per_call,
-            reply_cap: MESSAGE_BYTES_MAX,
-        }
+        Allowed { what, limit: self.limits.hook_deadline, fuel: None, total: None, reply_cap }
     }
 }
 
@@ -115,14 +111,26 @@ struct Pool {
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Used {
     fuel: AtomicU64,
-    /// Of the last call, and what was left of its budget.
+    /// What the last call has left of its fuel.
     remaining: AtomicU64,
     request_bytes: AtomicU64,
     reply_bytes: AtomicU64,
     memory_peak: AtomicU64,
+}
+
+impl Used {
+    fn new(fuel_per_call: Option<u64>) -> Self {
+        Self {
+            fuel: AtomicU64::new(0),
+            remaining: AtomicU64::new(fuel_per_call.unwrap_or(u64::MAX)),
+            request_bytes: AtomicU64::new(0),
+            reply_bytes: AtomicU64::new(0),
+            memory_peak: AtomicU64::new(0),
+        }
+    }
 }
 
 /// How a stateful plugin ended, and who wants to know.
@@ -141,6 +149,8 @@ struct WasmPlugin {
     ended: Mutex<Ended>,
     is_ended: AtomicBool,
     used: Used,
+    total: Option<Arc<Total>>,
+    lines: Arc<Lines>,
 }
 
 impl std::fmt::Debug for WasmPlugin {
@@ -168,9 +178,19 @@ impl WasmPlugin {
         if self.is_single() { 1 } else { WASM_INSTANCES_MAX }
     }
 
+    fn allowed(&self) -> Allowed {
+        Allowed {
+            what: Activity::Call,
+            limit: self.image.limits.call_deadline,
+            fuel: self.image.limits.fuel_per_call,
+            total: self.total.clone(),
+            reply_cap: MESSAGE_BYTES_MAX,
+        }
+    }
+
     fn start_instance(&self) -> Result<Live, HookError> {
         let setup = self.image.hook(Activity::Setup, 0);
-        let live = Live::start(&self.image.module, self.image.state(), &setup);
+        let live = Live::start(&self.image.module, self.image.state(&self.lines), &setup);
         let mut live = live.map_err(stopped)?;
         let init = self.image.hook(Activity::Init, HOOK_MESSAGE_BYTES_MAX);
         let returned = live.init(&self.config, &init).map_err(stopped)?;
@@ -275,15 +295,14 @@ impl WasmPlugin {
         }
     }
 
-    fn note(&self, returned: &Returned, request: usize, reply: usize) {
-        let used = &self.used;
-        used.fuel.fetch_add(returned.fuel_used, Ordering::Relaxed);
+    /// What a call has used of its fuel.
+    fn burnt(&self, fuel: u64) {
+        self.used.fuel.fetch_add(fuel, Ordering::Relaxed);
         let budget = self.image.limits.fuel_per_call;
-        let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(returned.fuel_used));
-        used.remaining.store(left, Ordering::Relaxed);
-        used.request_bytes.fetch_add(request as u64, Ordering::Relaxed);
-        used.reply_bytes.fetch_add(reply as u64, Ordering::Relaxed);
+        let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(fuel));
+        self.used.remaining.store(left, Ordering::Relaxed);
     }
+
 }
 
 impl Instance for WasmPlugin {
@@ -291,7 +310,7 @@ impl Instance for WasmPlugin {
         if request.len() > MESSAGE_BYTES_MAX {
             return CallStatus::RequestTooLarge;
         }
-        let allowed = self.image.call();
+        let allowed = self.allowed();
         let mut live = match self.take(allowed.limit) {
             Ok(live) => live,
             Err(NoInstance::Busy(limit)) => return CallStatus::Busy(limit),
@@ -304,10 +323,15 @@ impl Instance for WasmPlugin {
         live.reply().clear();
         let returned = match live.call(method, request, &allowed) {
             Ok(returned) => returned,
-            Err(stop) => return CallStatus::Ended(self.throw_away(live, stop)),
+            Err(stop) => {
+                self.burnt(live.burnt());
+                return CallStatus::Ended(self.throw_away(live, stop));
+            }
         };
         let written = reply.write(live.reply());
-        self.note(&returned, request.len(), live.reply().len());
+        self.burnt(live.burnt());
+        self.used.request_bytes.fetch_add(request.len() as u64, Ordering::Relaxed);
+        self.used.reply_bytes.fetch_add(live.reply().len() as u64, Ordering::Relaxed);
         self.give_back(live);
         match returned.code {
             _ if returned.overflowed || !written => CallStatus::ReplyTooLarge,
@@ -407,7 +431,11 @@ impl Instance for WasmPlugin {
             request_bytes: self.used.request_bytes.load(Ordering::Relaxed),
             reply_bytes: self.used.reply_bytes.load(Ordering::Relaxed),
             fuel: Some(self.used.fuel.load(Ordering::Relaxed)),
-            fuel_remaining: Some(self.used.remaining.load(Ordering::Relaxed)),
+            fuel_remaining: Some(match &self.total {
+                Some(total) => total.left(),
+                None => self.used.remaining.load(Ordering::Relaxed),
+            }),
+            log_lines_dropped: self.lines.dropped.load(Ordering::Relaxed),
             ..Usage::default()
         }
     }

@@ -1,5 +1,6 @@
 //! One instance of a module: entering it, and what becomes of it when it does not come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use themis_messages::sandbox::Activity;
@@ -8,7 +9,7 @@ use wasmtime::{
     Global, InstancePre, Memory, Store, Trap, TypedFunc, Val, WasmBacktrace, WasmParams, WasmResults,
 };
 
-use super::host::{Run, State, Stopped};
+use super::host::{Run, State, Stopped, Total};
 use super::meter::{FUEL_EXPORT, Tank};
 
 /// Fuel handed out at once: about a millisecond of work, after which the clock is looked at.
@@ -19,19 +20,27 @@ const FRAMES: usize = 8;
 const NAME_MAX: usize = 80;
 
 /// What a call or hook may cost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Allowed {
     pub(super) what: Activity,
     pub(super) limit: Duration,
     /// In units; `None` without a limit.
     pub(super) fuel: Option<u64>,
+    /// What all calls draw from.
+    pub(super) total: Option<Arc<Total>>,
     pub(super) reply_cap: usize,
 }
 
 impl Allowed {
     pub(super) fn run(&self) -> Run {
-        let tank = Tank::new(self.fuel.unwrap_or(Tank::UNITS_MAX), SLICE);
-        Run { tank, fuel: self.fuel, what: self.what, limit: self.limit, since: None }
+        Run {
+            tank: Tank::new(self.fuel.unwrap_or(Tank::UNITS_MAX), SLICE),
+            fuel: self.fuel,
+            total: self.total.clone(),
+            what: self.what,
+            limit: self.limit,
+            since: None,
+        }
     }
 }
 
@@ -40,6 +49,7 @@ pub(super) struct Live {
     store: Store<State>,
     memory: Memory,
     fuel: Global,
+    burnt: u64,
     alloc: TypedFunc<i32, i32>,
     call: TypedFunc<(i32, i32, i32), i32>,
     init: TypedFunc<(i32, i32), i32>,
@@ -53,7 +63,6 @@ pub(super) struct Live {
 pub(super) struct Returned {
     pub(super) code: i32,
     pub(super) overflowed: bool,
-    pub(super) fuel_used: u64,
 }
 
 impl Live {
@@ -94,6 +103,7 @@ impl Live {
             shutdown: must(&instance, &mut store, "themis_shutdown").ok(),
             memory,
             fuel,
+            burnt: 0,
             store,
         })
     }
@@ -172,15 +182,30 @@ impl Live {
         state.run = allowed.run();
         state.reply_cap = allowed.reply_cap;
         (state.overflowed, state.refused_memory) = (false, false);
-        let first = state.run.tank.refill(0).unwrap_or(0);
+        let first = state.run.first()?;
         self.set_fuel(first)?;
-        let code = inside(self)?;
+        let code = inside(self);
+        let spent = self.spent();
+        self.burnt = *spent.as_ref().unwrap_or(&self.store.data().run.tank.granted());
+        let code = code?;
+        spent?;
+        Ok(Returned { code, overflowed: self.store.data().overflowed })
+    }
+
+    /// Fuel that whatever ran last has used.
+    pub(super) const fn burnt(&self) -> u64 {
+        self.burnt
+    }
+
+    /// What the guest has used since it was entered. What it was granted of the plugin's fuel and did not use goes back.
+    fn spent(&mut self) -> Result<u64, Stop> {
         let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
-        let state = self.store.data();
-        let fuel_used = state.run.tank.spent(left).map_err(|_exhausted| {
-            Stop::FuelExhausted { limit: state.run.fuel.unwrap_or(u64::MAX) }
-        })?;
-        Ok(Returned { code, overflowed: state.overflowed, fuel_used })
+        let run = &self.store.data().run;
+        let spent = run.tank.spent(left).map_err(|_exhausted| run.exhausted())?;
+        if let Some(total) = &run.total {
+            total.give_back(run.tank.granted().saturating_sub(spent));
+        }
+        Ok(spent)
     }
 
     fn set_fuel(&mut self, units: i64) -> Result<(), Stop> {

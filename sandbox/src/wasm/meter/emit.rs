@@ -73,7 +73,6 @@ pub(crate) struct Source<'s, 'a> {
 pub(crate) struct Emitter<'e> {
     layout: Layout,
     regions: &'e Regions,
-    function: u32,
     out: Function,
     checks: Vec<u32>,
     likely: Vec<u32>,
@@ -104,7 +103,6 @@ pub(crate) fn emit(layout: Layout, source: &Source<'_, '_>) -> Result<Metered, M
     let mut emitter = Emitter {
         layout,
         regions: source.regions,
-        function: source.function,
         out: Function::new(locals),
         checks: vec![],
         likely: vec![],

@@ -44,14 +44,29 @@ impl Tank {
     /// # Errors
     /// [`Exhausted`] if the budget does not cover what was spent already: trap the guest.
     pub fn refill(&mut self, left: i64) -> Result<i64, Exhausted> {
+        self.refill_from(left, u64::MAX)
+    }
+
+    /// As [`Self::refill`], of a store that several calls draw from and that holds `available` units.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if the budget or the store does not cover what was spent already.
+    pub fn refill_from(&mut self, left: i64, available: u64) -> Result<i64, Exhausted> {
         let missing = left.min(0).unsigned_abs();
-        if missing > self.remaining {
+        let most = self.remaining.min(available);
+        if missing > most {
             return Err(Exhausted { spent: self.granted.saturating_add(missing) });
         }
-        let grant = missing.max(self.slice).min(self.remaining);
+        let grant = missing.max(self.slice).min(most);
         self.remaining = self.remaining.saturating_sub(grant);
         self.granted = self.granted.saturating_add(grant);
         Ok(i64::try_from(grant).unwrap_or(i64::MAX))
+    }
+
+    /// Units granted so far.
+    #[must_use]
+    pub const fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// Units spent so far, from the value of the guest's global.
