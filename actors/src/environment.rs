@@ -4,16 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{GenerationId, PluginName};
 use themis_messages::lifecycle::{KernelFault, MapError};
 use themis_messages::limits::{
-    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, WASM_FUEL_PER_CALL,
-    WATCHDOG_QUEUE,
+    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE,
+    WASM_FUEL_PER_CALL, WATCHDOG_QUEUE,
 };
 use themis_messages::mailbox::{Mailbox, Watched};
 use themis_messages::manifest::Manifest;

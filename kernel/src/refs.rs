@@ -142,6 +142,13 @@ impl PluginRef {
     pub fn info(&self) -> PluginInfo {
         self.slot.info()
     }
+
+    /// Fuel that is left to a wasm plugin, in units: of its total where it has one, else of what its last call might have
+    /// used; [`u64::MAX`] when neither has a limit. `None` when what serves is no wasm plugin, or nothing serves.
+    #[must_use]
+    pub fn remaining_fuel(&self) -> Option<u64> {
+        self.slot.info().usage?.fuel_remaining
+    }
 }
 
 /// A method that can cross threads.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ids::PluginName;
-use crate::wasm::Stop;
 use crate::lifecycle::{MapError, as_millis};
 use crate::limits::{
     CPU_PERCENT, CPU_PERCENT_MAX, MEMORY_BYTES, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, WORKER_CALLS,
     WORKER_CALLS_MAX, WORKER_PIDS, WORKER_PIDS_MAX,
 };
+use crate::wasm::Stop;
 
 /// What one worker process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -397,7 +397,8 @@ fn no_refused_plugin_runs() {
             Ok(case) => {
                 let (outcome, witnessed) = load(case);
                 // Modules have codes of their own.
-                let code = if kind == AdmitErrorKind::Wasm { "wasm.component" } else { kind.code() };
+                let code =
+                    if kind == AdmitErrorKind::Wasm { "wasm.component" } else { kind.code() };
                 assert_eq!(outcome, Err(code.to_owned()), "{kind:?}");
                 assert!(!witnessed, "{kind:?}: the plugin was refused, and its constructor ran");
                 ran += 1;

@@ -106,68 +106,424 @@ fn the_same_call_uses_the_same_fuel_always() {
 #[test]
 fn what_a_guest_does_is_its_callers_error_and_the_next_call_works() {
     let site = Site::new();
-    let fixture = Fixture::c("guest.c", "guest", "1.0.0").with_wasm();
-    let fixture = fixture.with("limits", serde_json::json!({"fuel_per_call": 200_000_000}));
+    let fixture = guest(&Guest::default());
+    let fixture = fixture.with("limits", serde_json::json!({"fuel_per_call": FUEL}));
     let path = site.add(&fixture);
     let mut config = config(&site);
     config.limits.wasm_memory_bytes = 4 << 20;
     let kernel = Kernel::start_blocking(config).unwrap();
     let guest = load(&kernel, &path);
-    type Expected = fn(&Stop) -> bool;
-    let ends: [(u32, Expected); 9] = [
-        (10, |it| matches!(it, Stop::FuelExhausted { of: Fuel::Call, limit: 200_000_000 })),
-        (11, |it| matches!(it, Stop::Trap { kind: TrapKind::StackOverflow, .. })),
-        (12, |it| matches!(it, Stop::Trap { kind: TrapKind::Unreachable, .. })),
-        (13, |it| matches!(it, Stop::Trap { kind: TrapKind::OutOfBounds, .. })),
-        (14, |it| matches!(it, Stop::Trap { kind: TrapKind::Arithmetic, .. })),
-        (15, |it| matches!(it, Stop::FuelExhausted { .. })),
-        (16, |it| matches!(it, Stop::MemoryLimit { limit } if *limit == 4 << 20)),
-        (17, |it| matches!(it, Stop::Protocol { .. })),
-        (18, |it| matches!(it, Stop::Trap { kind: TrapKind::BadCall, .. })),
-    ];
-    for (method, expected) in ends {
-        let found = stop(guest.call(method, b"").unwrap_err());
-        assert!(expected(&found), "{method}: {found:?}");
-        assert_eq!(guest.call(1_u32, b"again").unwrap().bytes, b"again", "after {method}");
+    for (method, (what, _, expected)) in (10..).zip(ATTACKS) {
+        let found = guest.call(method, b"").map(|answer| answer.bytes);
+        assert!(expected(&found), "{what}: {found:?}");
+        let again = guest.call(1_u32, b"again").map(|answer| answer.bytes);
+        assert_eq!(again, Ok(b"again".to_vec()), "after: {what}");
     }
-    let too_much = guest.call(19_u32, b"").unwrap_err();
-    assert_eq!(too_much.code(), "call.reply_too_large");
-    assert_eq!(guest.call(1_u32, b"again").unwrap().bytes, b"again");
+    kernel.shutdown_blocking();
+}
+
+const FUEL: u64 = 50_000_000;
+
+/// What a call does; the code of the method; what its caller is told.
+type Attack = (&'static str, &'static str, fn(&Result<Vec<u8>, CallError>) -> bool);
+
+fn is(found: &Result<Vec<u8>, CallError>, expected: impl Fn(&Stop) -> bool) -> bool {
+    let Err(CallError::Ended { verdict, .. }) = found else { return false };
+    matches!(&**verdict, Verdict::Stopped { stop } if expected(stop))
+}
+
+fn is_trap(found: &Result<Vec<u8>, CallError>, expected: TrapKind) -> bool {
+    is(
+        found,
+        |it| matches!(it, Stop::Trap { kind, backtrace } if *kind == expected && !backtrace.is_empty()),
+    )
+}
+
+fn is_out_of_fuel(found: &Result<Vec<u8>, CallError>) -> bool {
+    is(found, |it| *it == Stop::FuelExhausted { of: Fuel::Call, limit: FUEL })
+}
+
+fn breaks_the_abi(found: &Result<Vec<u8>, CallError>) -> bool {
+    is(found, |it| matches!(it, Stop::Protocol { .. }))
+}
+
+const ATTACKS: &[Attack] = &[
+    ("loops", "(loop $on (br $on))", is_out_of_fuel),
+    ("calls itself", "(call $deeper)", |it| is_trap(it, TrapKind::StackOverflow)),
+    ("calls itself as a tail", "(call $round)", is_out_of_fuel),
+    ("gives up", "(unreachable)", |it| is_trap(it, TrapKind::Unreachable)),
+    ("reads outside", "(drop (i32.load (i32.const -4)))", |it| is_trap(it, TrapKind::OutOfBounds)),
+    ("fills outside", "(memory.fill (i32.const 0) (i32.const 1) (i32.const 131073))", |it| {
+        is_trap(it, TrapKind::OutOfBounds)
+    }),
+    ("divides by zero", "(drop (i32.div_u (i32.const 1) (i32.const 0)))", |it| {
+        is_trap(it, TrapKind::Arithmetic)
+    }),
+    ("calls an empty place", "(call_indirect (i32.const 0))", |it| is_trap(it, TrapKind::BadCall)),
+    ("calls outside of the table", "(call_indirect (i32.const 99))", |it| {
+        is_trap(it, TrapKind::OutOfBounds)
+    }),
+    (
+        "fills all memory again and again",
+        "(loop $on (memory.fill (i32.const 0) (i32.const 1) (i32.const 131072)) (br $on))",
+        is_out_of_fuel,
+    ),
+    (
+        "copies all memory again and again",
+        "(loop $on (memory.copy (i32.const 1) (i32.const 0) (i32.const 131071)) (br $on))",
+        is_out_of_fuel,
+    ),
+    (
+        "fills its table again and again",
+        "(drop (table.grow $t (ref.null func) (i32.const 90000)))
+         (loop $on (table.fill $t (i32.const 0) (ref.null func) (i32.const 90000)) (br $on))",
+        is_out_of_fuel,
+    ),
+    (
+        "asks for memory for ever",
+        "(loop $on (drop (memory.grow (i32.const 1))) (br $on))",
+        is_out_of_fuel,
+    ),
+    (
+        "gives up when it gets no more memory",
+        "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) (unreachable)",
+        |it| is(it, |it| matches!(it, Stop::MemoryLimit { limit } if *limit == 4 << 20)),
+    ),
+    (
+        "asks for elements for ever",
+        "(loop $on (drop (table.grow $t (ref.null func) (i32.const 1))) (br $on))",
+        is_out_of_fuel,
+    ),
+    ("replies from outside", "(call $reply (i32.const -8) (i32.const 8))", breaks_the_abi),
+    ("replies across the end", "(call $reply (i32.const 131068) (i32.const 8))", breaks_the_abi),
+    ("logs from outside", "(call $log (i32.const 1) (i32.const -8) (i32.const 8))", breaks_the_abi),
+    (
+        "replies more than it may",
+        "(local.set $len (i32.const 1100))
+         (loop $on (call $reply (i32.const 0) (i32.const 65536))
+           (br_if $on (local.tee $len (i32.sub (local.get $len) (i32.const 1)))))",
+        |it| matches!(it, Err(CallError::ReplyTooLarge { .. })),
+    ),
+    (
+        "logs without an end",
+        "(loop $on (call $log (i32.const 3) (i32.const 0) (i32.const 1)) (br $on))",
+        |it| is_out_of_fuel(it) || is(it, |it| matches!(it, Stop::Deadline { .. })),
+    ),
+    ("answers a code that is nobody's", "(return (i32.const 77))", |it| {
+        matches!(it, Err(CallError::Fault { code: 77, .. }))
+    }),
+];
+
+/// A module that does what its parts say.
+struct Guest<'a> {
+    alloc: &'a str,
+    init: &'a str,
+    shutdown: &'a str,
+    /// Further fields of the module.
+    fields: &'a str,
+    section: &'a str,
+}
+
+const SECTION: &str = r#"{\22name\22:\22guest\22,\22version\22:\221.0.0\22,\22abi\22:\221.0\22}"#;
+
+impl Default for Guest<'_> {
+    fn default() -> Self {
+        Self {
+            alloc: "(i32.const 65536)",
+            init: "(i32.const 0)",
+            shutdown: "(i32.const 0)",
+            fields: "",
+            section: SECTION,
+        }
+    }
+}
+
+fn wat(guest: &Guest<'_>) -> Vec<u8> {
+    let methods = (10..).zip(ATTACKS).map(|(method, (_, body, _))| {
+        format!("(if (i32.eq (local.get $method) (i32.const {method})) (then {body}))")
+    });
+    let methods: Vec<_> = methods.collect();
+    let (methods, section) = (methods.join("\n"), guest.section);
+    let Guest { alloc, init, shutdown, fields, .. } = guest;
+    let text = format!(
+        r#"(module
+          (import "themis" "reply" (func $reply (param i32 i32)))
+          (import "themis" "log" (func $log (param i32 i32 i32)))
+          (memory (export "memory") 2)
+          (table $t 8 funcref)
+          (func $deeper (call $deeper) (call $deeper))
+          (func $round (return_call $round))
+          (func (export "themis_alloc") (param i32) (result i32) {alloc})
+          (func (export "themis_init") (param i32 i32) (result i32) {init})
+          (func (export "themis_shutdown") (result i32) {shutdown})
+          (func (export "themis_call") (param $method i32) (param $ptr i32) (param $len i32) (result i32)
+            {methods}
+            (if (i32.eq (local.get $method) (i32.const 1))
+              (then (call $reply (local.get $ptr) (local.get $len))))
+            (i32.const 0))
+          {fields}
+          (@custom "themis" "{section}"))"#
+    );
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn guest(guest: &Guest<'_>) -> Fixture {
+    Fixture::module(wat(guest), "guest", "1.0.0")
+}
+
+/// Loads a guest and answers the code and the words of the refusal.
+fn refused(fixture: &Fixture) -> (String, String) {
+    let site = Site::new();
+    let path = site.add(fixture);
+    let kernel = start(&site);
+    let error = match kernel.loader().load_blocking(&path, None) {
+        Ok(_) => panic!("it loads"),
+        Err(error) => error,
+    };
+    kernel.shutdown_blocking();
+    (error.code().to_owned(), error.to_string())
+}
+
+#[test]
+fn what_a_guest_does_before_it_serves_refuses_it() {
+    let fields = |fields| guest(&Guest { fields, ..Guest::default() });
+    let cases: [(&str, Fixture, &str, &str); 9] = [
+        (
+            "a start function that loops",
+            fields("(start $s) (func $s (loop (br 0)))"),
+            "wasm.deadline",
+            "800ms",
+        ),
+        (
+            "a start function that traps",
+            fields("(start $s) (func $s unreachable)"),
+            "wasm.trap",
+            "trap",
+        ),
+        (
+            "a start function that calls the host",
+            fields("(start $s) (func $s (call $reply (i32.const 0) (i32.const 1)))"),
+            "wasm.protocol",
+            "before its start",
+        ),
+        (
+            "an _initialize that loops",
+            fields(r#"(func (export "_initialize") (loop (br 0)))"#),
+            "wasm.deadline",
+            "800ms",
+        ),
+        (
+            "an active segment outside of its memory",
+            fields(r#"(data (i32.const 131071) "no room")"#),
+            "wasm.trap",
+            "out-of-bounds",
+        ),
+        (
+            "an init that loops",
+            guest(&Guest { init: "(loop (br 0)) (i32.const 0)", ..Guest::default() }),
+            "wasm.deadline",
+            "800ms",
+        ),
+        (
+            "an init that refuses",
+            guest(&Guest {
+                init: "(call $reply (i32.const 0) (i32.const 0)) (i32.const 1)",
+                ..Guest::default()
+            }),
+            "init.refused",
+            "no reason",
+        ),
+        (
+            "an alloc that lies",
+            guest(&Guest { alloc: "(i32.const -16)", ..Guest::default() }),
+            "wasm.protocol",
+            "themis_alloc",
+        ),
+        (
+            "an alloc that loops",
+            guest(&Guest { alloc: "(loop (br 0)) (i32.const 0)", ..Guest::default() }),
+            "wasm.deadline",
+            "800ms",
+        ),
+    ];
+    for (what, fixture, code, words) in cases {
+        let (found, told) = refused(&fixture.with("config", serde_json::json!({"any": 1})));
+        assert_eq!(found, code, "{what}: {told}");
+        assert!(told.contains(words), "{what}: {told}");
+    }
+}
+
+#[test]
+fn a_shutdown_that_does_not_end_holds_nobody_up_past_its_deadline() {
+    let site = Site::new();
+    let path =
+        site.add(&guest(&Guest { shutdown: "(loop (br 0)) (i32.const 0)", ..Guest::default() }));
+    let kernel = start(&site);
+    load(&kernel, &path);
+    let started = Instant::now();
+    kernel.unload_blocking("guest").unwrap();
+    assert!(started.elapsed() < 4 * DEADLINE, "{:?}", started.elapsed());
     kernel.shutdown_blocking();
 }
 
 #[test]
 fn a_loop_without_an_end_is_ended_at_the_calls_deadline() {
     let site = Site::new();
-    let fixture = Fixture::c("guest.c", "guest", "1.0.0").with_wasm();
     // Without a limit on its fuel.
-    let path = site.add(&fixture.with("limits", serde_json::json!({"fuel_per_call": 0})));
+    let fixture = guest(&Guest::default()).with("limits", serde_json::json!({"fuel_per_call": 0}));
+    let path = site.add(&fixture);
     let kernel = start(&site);
     let guest = load(&kernel, &path);
     let started = Instant::now();
     let found = stop(guest.call(10_u32, b"").unwrap_err());
     assert!(matches!(found, Stop::Deadline { limit: DEADLINE, .. }), "{found:?}");
-    assert!(started.elapsed() < DEADLINE + Duration::from_millis(500), "{:?}", started.elapsed());
-    assert_eq!(guest.info().usage.unwrap().fuel_remaining, Some(u64::MAX));
+    assert!(started.elapsed() < 2 * DEADLINE, "{:?}", started.elapsed());
     assert_eq!(guest.call(1_u32, b"again").unwrap().bytes, b"again");
-    assert_eq!(guest.info().usage.unwrap().fuel_remaining, Some(u64::MAX));
+    assert_eq!(guest.remaining_fuel(), Some(u64::MAX));
     kernel.shutdown_blocking();
 }
 
 #[test]
-fn a_module_that_asks_for_more_than_it_is_granted_is_refused_with_all_of_it() {
+fn the_fuel_of_a_plugin_lasts_until_it_is_reloaded() {
     let site = Site::new();
-    let fixture = Fixture::c("counter.c", "counter", "1.0.0").with_wasm();
-    let path = site.add(&fixture.with("capabilities", serde_json::json!(["clock"])));
-    let kernel = start(&site);
-    let refused = kernel.loader().load_blocking(&path, None).unwrap_err();
-    assert_eq!(refused.code(), "wasm.imports");
-    let told = refused.to_string();
-    for import in ["themis.log", "themis.counter_add", "themis.resource_read"] {
-        assert!(told.contains(import), "{told}");
-    }
-    assert!(!told.contains("now_ns") && !told.contains("themis.reply"), "{told}");
+    let path = site.add(&guest(&Guest::default()));
+    let mut config = config(&site);
+    config.limits.fuel_per_call = 2_000;
+    config.limits.fuel_total = 10_000;
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let guest = load(&kernel, &path);
+    assert_eq!(guest.remaining_fuel(), Some(10_000));
+    let mut left = 10_000;
+    let last = loop {
+        match guest.call(1_u32, b"hello") {
+            Ok(_) => {
+                let now = guest.remaining_fuel().unwrap();
+                assert!(now < left, "{now} of {left}");
+                left = now;
+            }
+            Err(error) => break stop(error),
+        }
+    };
+    assert_eq!(last, Stop::FuelExhausted { of: Fuel::Total, limit: 10_000 });
+    assert_eq!(guest.remaining_fuel(), Some(0));
+    let used = guest.info().usage.unwrap().fuel;
+    assert!(used.is_some_and(|used| (10_000 - 100..=10_000).contains(&used)), "{used:?}");
+    kernel.reloads().reload_module_blocking("guest", &path).unwrap();
+    assert_eq!(guest.remaining_fuel(), Some(10_000));
+    guest.call(1_u32, b"hello").unwrap();
     kernel.shutdown_blocking();
+}
+
+#[test]
+fn calls_without_a_limit_are_refused_where_the_operator_forbids_them() {
+    for (fuel, loads) in [(0, false), (1_000_001, false), (1_000_000, true)] {
+        let site = Site::new();
+        let fixture = guest(&Guest::default());
+        let path = site.add(&fixture.with("limits", serde_json::json!({"fuel_per_call": fuel})));
+        let mut config = config(&site);
+        config.limits.max.fuel_per_call = 1_000_000;
+        config.limits.fuel_per_call = 1_000_000;
+        let kernel = Kernel::start_blocking(config).unwrap();
+        let loaded = kernel.loader().load_blocking(&path, None);
+        assert_eq!(loaded.map(drop).map_err(|error| error.code()).ok().is_some(), loads, "{fuel}");
+        kernel.shutdown_blocking();
+    }
+}
+
+#[test]
+fn ten_thousand_calls_at_once_are_served_by_a_bounded_number_of_instances() {
+    let site = Site::new();
+    let path = site.add(&guest(&Guest::default()));
+    let mut config = config(&site);
+    config.call_deadline = Duration::from_secs(30);
+    let kernel = Kernel::start_blocking(config).unwrap();
+    let guest = load(&kernel, &path);
+    themis_tests::block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for at in 0..10_000_u32 {
+            calls.spawn(
+                async move { (at, guest.call_async(1_u32, at.to_le_bytes().to_vec()).await) },
+            );
+        }
+        for (at, answer) in calls.join_all().await {
+            assert_eq!(answer.unwrap().bytes, at.to_le_bytes());
+        }
+    });
+    let most = guest.info().usage.unwrap().memory_bytes.unwrap();
+    assert!(most <= 64 * 128 * 1024, "{most} bytes of instances");
+    kernel.shutdown_blocking();
+}
+
+#[test]
+fn what_is_no_module_or_not_the_one_it_says_is_refused_before_it_is_compiled() {
+    let good = wat(&Guest::default());
+    let module = |bytes: &[u8]| Fixture::module(bytes.to_vec(), "guest", "1.0.0");
+    let section = |section| guest(&Guest { section, ..Guest::default() });
+    let fields = |fields| guest(&Guest { fields, ..Guest::default() });
+    let cases: Vec<(&str, Fixture, &str)> = vec![
+        ("nothing", module(b""), "wasm.malformed"),
+        ("a text", module(b"(module)"), "wasm.malformed"),
+        ("its first half", module(&good[..good.len() / 2]), "wasm.malformed"),
+        ("a component", module(b"\0asm\x0d\0\x01\0"), "wasm.component"),
+        ("an empty module", module(b"\0asm\x01\0\0\0"), "wasm.export"),
+        (
+            "a length of five bytes that is too large",
+            module(b"\0asm\x01\0\0\0\x01\xff\xff\xff\xff\x7f"),
+            "wasm.malformed",
+        ),
+        (
+            "4 billion types",
+            module(b"\0asm\x01\0\0\0\x01\x05\xff\xff\xff\xff\x0f"),
+            "wasm.malformed",
+        ),
+        ("another name", section(&*SECTION.replace("guest", "other").leak()), "wasm.identity"),
+        ("another version", section(&*SECTION.replace("1.0.0", "1.0.1").leak()), "wasm.identity"),
+        (
+            "another ABI",
+            section(&*SECTION.replace("221.0\\22}", "222.0\\22}").leak()),
+            "wasm.identity",
+        ),
+        ("no JSON", section("name"), "wasm.identity"),
+        ("a second section", fields(r#"(@custom "themis" "{}")"#), "wasm.identity"),
+        ("threads", fields("(func (drop (i32.atomic.load (i32.const 0))))"), "wasm.malformed"),
+        ("exceptions", fields("(tag $e) (func (throw $e))"), "wasm.malformed"),
+        ("wide memory", fields("(memory i64 1)"), "wasm.malformed"),
+        (
+            "too many tables",
+            fields("(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)"),
+            "wasm.too_much",
+        ),
+        ("a table too large", fields("(table 1000000 funcref)"), "wasm.too_much"),
+        (
+            "the meter's own import",
+            fields(r#"(export "themis\00fuel" (func $deeper))"#),
+            "map.compile",
+        ),
+    ];
+    for (what, fixture, code) in cases {
+        let (found, told) = refused(&fixture);
+        assert_eq!(found, code, "{what}: {told}");
+    }
+}
+
+/// Imports of every kind, before, between and after functions.
+#[test]
+fn a_module_that_asks_for_more_than_it_is_granted_is_refused_with_all_of_it() {
+    let text = r#"(module
+        (import "env" "memory" (memory 1))
+        (import "themis" "reply" (func (param i32 i32)))
+        (import "env" "table" (table 1 funcref))
+        (import "themis" "log" (func (param i32 i32 i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+        (import "env" "counter" (global i32))
+        (import "themis" "now_ns" (func (result i64)))
+        (import "themis" "counter_add" (func (param i32 i32)))
+        (import "themis" "resource_read" (func (param i32 i32 i64 i32 i32) (result i64))))"#;
+    let module = Fixture::module(wat::parse_str(text).unwrap(), "guest", "1.0.0");
+    let (code, told) =
+        refused(&module.with("capabilities", serde_json::json!(["clock", "metrics"])));
+    assert_eq!(code, "wasm.imports");
+    expect_test::expect![" what it may not: env.memory (a memory), env.table (a table), themis.log (capability `log` is not granted), wasi_snapshot_preview1.fd_write (not offered), env.counter (a global), themis.counter_add (of another type), themis.resource_read (capability `resources` is not granted)"].assert_eq(told.split_once("imports").unwrap().1);
 }
 
 #[test]

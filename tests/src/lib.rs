@@ -78,6 +78,8 @@ enum Source {
     /// Built without the SDK, and without unwinding.
     Rust(PathBuf),
     Built(PathBuf),
+    /// A wasm module, and no native library.
+    Module(Vec<u8>),
 }
 
 impl Fixture {
@@ -99,6 +101,12 @@ impl Fixture {
     #[must_use]
     pub fn built(library: PathBuf, name: &str, version: &str) -> Self {
         Self::new(Source::Built(library), name, version)
+    }
+
+    /// A wasm module as it is; its section must say `name` and `version`.
+    #[must_use]
+    pub fn module(bytes: Vec<u8>, name: &str, version: &str) -> Self {
+        Self::new(Source::Module(bytes), name, version)
     }
 
     fn new(source: Source, name: &str, version: &str) -> Self {
@@ -163,11 +171,13 @@ impl Fixture {
 
     /// By everything that its content depends on.
     fn kept_in(&self, dir: &Path) -> PathBuf {
-        let (Source::C(source) | Source::Rust(source) | Source::Built(source)) = &self.source;
-        let mut text =
-            format!("{} {} {:?} {}", self.name, self.version, self.flags, source.display());
+        let source = match &self.source {
+            Source::C(source) | Source::Rust(source) | Source::Built(source) => Some(source),
+            Source::Module(_) => None,
+        };
+        let mut text = format!("{} {} {:?} {source:?}", self.name, self.version, self.flags);
         let shared = ["tests/plugins/fixture.h", "sdk/src/abi.rs"].map(|it| repository().join(it));
-        for path in std::iter::once(source.clone()).chain(shared) {
+        for path in source.cloned().into_iter().chain(shared) {
             text.push_str(&String::from_utf8_lossy(&std::fs::read(path).expect("it can be read")));
         }
         let digest = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
@@ -176,6 +186,7 @@ impl Fixture {
 
     fn compile(&self, to: &Path) {
         match &self.source {
+            Source::Module(_) => {}
             Source::Built(library) => {
                 std::fs::copy(library, to).expect("the library can be copied");
             }
@@ -213,12 +224,25 @@ impl Fixture {
     }
 
     /// Where its wasm build goes, below the plugin's directory.
-    fn module(&self) -> Option<String> {
-        (self.wasm && matches!(self.source, Source::C(_))).then(|| format!("{}.wasm", self.name))
+    fn wasm_path(&self) -> Option<String> {
+        let has = match self.source {
+            Source::C(_) => self.wasm,
+            Source::Module(_) => true,
+            Source::Rust(_) | Source::Built(_) => false,
+        };
+        has.then(|| format!("{}.wasm", self.name))
+    }
+
+    fn is_native(&self) -> bool {
+        !matches!(self.source, Source::Module(_))
     }
 
     fn compile_wasm(&self, to: &Path) {
-        let Source::C(source) = &self.source else { return };
+        let source = match &self.source {
+            Source::C(source) => source,
+            Source::Module(bytes) => return std::fs::write(to, bytes).expect("it can be written"),
+            Source::Rust(_) | Source::Built(_) => return,
+        };
         let include = repository().join("sdk/include");
         let granted = ["LOG", "CLOCK", "METRICS", "RESOURCES"].map(|it| format!("-DTHEMIS_{it}"));
         let status = Command::new("clang")
@@ -239,8 +263,9 @@ impl Fixture {
     }
 
     fn manifest_json(&self, library: &str) -> Value {
-        let mut files = vec![json!({"path": library, "target": "linux-x86_64"})];
-        files.extend(self.module().map(|path| json!({"path": path, "target": "wasm32"})));
+        let native = json!({"path": library, "target": "linux-x86_64"});
+        let mut files: Vec<_> = self.is_native().then_some(native).into_iter().collect();
+        files.extend(self.wasm_path().map(|path| json!({"path": path, "target": "wasm32"})));
         files.extend(self.data.iter().map(|(path, _)| json!({"path": path, "target": "data"})));
         let mut manifest = json!({
             "schema": 1, "name": self.name, "version": self.version, "abi": "1.0",
@@ -365,9 +390,12 @@ impl Site {
         let below = format!("{}/{}", fixture.name, fixture.version);
         let dir = self.root().join(&below);
         let library = format!("linux-x86_64/lib{}.so", fixture.name);
-        make_dir(&dir.join("linux-x86_64"));
-        fixture.build(&dir.join(&library));
-        if let Some(module) = fixture.module() {
+        make_dir(&dir);
+        if fixture.is_native() {
+            make_dir(&dir.join("linux-x86_64"));
+            fixture.build(&dir.join(&library));
+        }
+        if let Some(module) = fixture.wasm_path() {
             fixture.compile_wasm(&dir.join(module));
         }
         for (path, bytes) in &fixture.data {

@@ -117,9 +117,7 @@ async fn in_engine(
     let config = host::config(&admitted.manifest, settings);
     let engine = settings.wasm.engine();
     let name = format!("compile-{plugin}");
-    let mapped = work::run(&name, MAP_DEADLINE, move || {
-        engine()?.map(&admitted, services, limits)
-    });
+    let mapped = work::run(&name, MAP_DEADLINE, move || engine()?.map(&admitted, services, limits));
     let mapped = match mapped.await {
         Ok(mapped) => mapped,
         Err(WorkError::Deadline { limit }) => Err(MapError::Deadline { limit }),

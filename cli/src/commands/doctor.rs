@@ -97,11 +97,7 @@ fn tiers(machine: &Machine, worker: &Worker) -> [Tier; 3] {
             Tier { tier: Name::Process, runs: false, note: format!("{code}: {what}") }
         }
     };
-    [
-        Tier { tier: Name::InProcess, runs: true, note: copies.to_owned() },
-        process,
-        wasm,
-    ]
+    [Tier { tier: Name::InProcess, runs: true, note: copies.to_owned() }, process, wasm]
 }
 
 fn people(report: &Report) -> String {

@@ -566,7 +566,7 @@ fn limits(field: &str, value: Value) -> Result<RequestedLimits, Fault> {
         memory_bytes: object.optional("memory_bytes", positive)?,
         cpu_percent: object.optional("cpu_percent", positive)?,
         pids: object.optional("pids", positive)?,
-        fuel_per_call: object.optional("fuel_per_call", positive)?,
+        fuel_per_call: object.optional("fuel_per_call", number)?,
     })
 }
 

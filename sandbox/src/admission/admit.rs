@@ -113,9 +113,7 @@ impl Admission<'_> {
                 let examined = self.examine(&code, &image, &manifest)?;
                 (described(&manifest, &examined), Some(examined))
             }
-            Tier::InProcess | Tier::Process => {
-                (preflight(&code, image.bytes(), &manifest)?, None)
-            }
+            Tier::InProcess | Tier::Process => (preflight(&code, image.bytes(), &manifest)?, None),
         };
         Ok(AdmittedPlugin {
             manifest_digest: Some(signed.manifest_digest),

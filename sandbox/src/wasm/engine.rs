@@ -8,7 +8,8 @@ use themis_messages::ids::Digest;
 use themis_messages::instance::ImageEvidence;
 use themis_messages::lifecycle::MapError;
 use themis_messages::limits::{
-    WASM_INSTANCES_TOTAL, WASM_MEMORY_BYTES_MAX, WASM_STACK_BYTES, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX,
+    WASM_INSTANCES_TOTAL, WASM_MEMORY_BYTES_MAX, WASM_STACK_BYTES, WASM_TABLE_ELEMENTS_MAX,
+    WASM_TABLES_MAX,
 };
 use themis_messages::wasm::WasmFault;
 use wasmtime::{
@@ -83,7 +84,8 @@ impl Wasm {
         services: HostServices,
         limits: WasmLimits,
     ) -> Result<Arc<WasmImage>, MapError> {
-        let not_examined = || MapError::Compile { what: "it was admitted as native code".to_owned() };
+        let not_examined =
+            || MapError::Compile { what: "it was admitted as native code".to_owned() };
         let examined = plugin.wasm.clone().ok_or_else(not_examined)?;
         let bytes = plugin.image.bytes();
         let place = Arc::clone(self.0.compiled.lock().entry(plugin.image.digest()).or_default());
@@ -156,7 +158,6 @@ fn config(options: Options) -> Config {
         .wasm_extended_const(false);
     config
 }
-
 
 /// Whether this machine lets the engine be set up, with the most memory that instances may have.
 ///

@@ -10,9 +10,7 @@ use themis_messages::ids::{PluginName, PluginVersion};
 use themis_messages::limits::{WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX};
 use themis_messages::manifest::{AbiVersion, Capability, Manifest};
 use themis_messages::wasm::WasmFault;
-use wasmparser::{
-    ExternalKind, Parser, Payload, TypeRef, ValType, Validator,
-};
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator};
 
 use super::meter::ACCEPTED;
 
@@ -213,14 +211,17 @@ impl<'a> Module<'a> {
     /// Everything it imports has to be offered, granted, and of the right type.
     fn check_imports(&self, manifest: &Manifest) -> Result<(), WasmFault> {
         let refused = |(module, name, import): &(String, String, Import)| {
-            let offered = OFFERED.iter().find(|(known, _, _)| module == HOST_MODULE && name == known);
+            let offered =
+                OFFERED.iter().find(|(known, _, _)| module == HOST_MODULE && name == known);
             let why = match (import, offered) {
                 (Import::Other(kind), _) => format!("a {kind}"),
                 (Import::Function(_), None) => "not offered".to_owned(),
                 (Import::Function(_), Some((_, _, Some(needs)))) if !manifest.wants(*needs) => {
                     format!("capability `{}` is not granted", needs.as_str())
                 }
-                (Import::Function(kind), Some((_, signature, _))) if !self.is(*kind, *signature) => {
+                (Import::Function(kind), Some((_, signature, _)))
+                    if !self.is(*kind, *signature) =>
+                {
                     "of another type".to_owned()
                 }
                 (Import::Function(_), Some(_)) => return None,
@@ -302,4 +303,3 @@ impl<'a> Module<'a> {
         Ok(abi)
     }
 }
-

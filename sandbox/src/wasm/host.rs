@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use themis_messages::limits::{LOG_LINE_BYTES_MAX, PATH_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX};
 use themis_messages::sandbox::Activity;
 use themis_messages::wasm::{Fuel, Stop};
-use parking_lot::Mutex;
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter};
 
 use super::examine::HOST_MODULE;
@@ -88,8 +88,15 @@ impl Total {
         self.left.load(Ordering::Relaxed)
     }
 
-    pub(super) fn give_back(&self, units: u64) {
-        self.left.fetch_add(units, Ordering::Relaxed);
+    /// What was granted and not spent comes back; what was spent beyond, before anybody looked, is taken.
+    pub(super) fn settle(&self, granted: u64, spent: u64) -> Result<(), Exhausted> {
+        let settled = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left + granted).checked_sub(spent)
+        });
+        settled.map(drop).map_err(|_left| {
+            self.left.store(0, Ordering::Relaxed);
+            Exhausted { spent }
+        })
     }
 
     /// Grants from what is left; of calls at the same time, none sees a unit that another one has.
@@ -99,7 +106,8 @@ impl Total {
             let mut filled = tank.clone();
             let grant = filled.refill_from(guest, left)?;
             let rest = left.saturating_sub(grant.unsigned_abs());
-            match self.left.compare_exchange_weak(left, rest, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.left.compare_exchange_weak(left, rest, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => {
                     *tank = filled;
                     return Ok(grant);
@@ -204,10 +212,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 /// The guest's memory, and what belongs to the instance.
-fn split<'a>(
-    caller: &'a mut Caller<'_, State>,
-) -> wasmtime::Result<(&'a mut [u8], &'a mut State)> {
-    let memory = caller.data().memory.ok_or_else(|| protocol("it called the host before its start"))?;
+fn split<'a>(caller: &'a mut Caller<'_, State>) -> wasmtime::Result<(&'a mut [u8], &'a mut State)> {
+    let memory =
+        caller.data().memory.ok_or_else(|| protocol("it called the host before its start"))?;
     Ok(memory.data_and_store_mut(caller))
 }
 
@@ -283,7 +290,8 @@ fn resource_read(
     let (to, cap) = (to.cast_unsigned() as usize, cap.cast_unsigned() as usize);
     let count = rest.len().min(cap);
     let target = to.checked_add(count).and_then(|end| memory.get_mut(to..end));
-    let target = target.ok_or_else(|| protocol("a resource was to be read outside of its memory"))?;
+    let target =
+        target.ok_or_else(|| protocol("a resource was to be read outside of its memory"))?;
     target.copy_from_slice(&rest[..count]);
     Ok(i64::try_from(count).unwrap_or(i64::MAX))
 }

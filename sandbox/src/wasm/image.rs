@@ -302,7 +302,6 @@ impl WasmPlugin {
         let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(fuel));
         self.used.remaining.store(left, Ordering::Relaxed);
     }
-
 }
 
 impl Instance for WasmPlugin {
@@ -460,4 +459,3 @@ fn outcome(returned: &Returned, text: &[u8]) -> Result<(), HookError> {
         code => Err(HookError::Fault { code }),
     }
 }
-

@@ -6,7 +6,8 @@ use std::time::Duration;
 use themis_messages::sandbox::Activity;
 use themis_messages::wasm::{Stop, TrapKind};
 use wasmtime::{
-    Global, InstancePre, Memory, Store, Trap, TypedFunc, Val, WasmBacktrace, WasmParams, WasmResults,
+    Global, InstancePre, Memory, Store, Trap, TypedFunc, Val, WasmBacktrace, WasmParams,
+    WasmResults,
 };
 
 use super::host::{Run, State, Stopped, Total};
@@ -186,7 +187,12 @@ impl Live {
         self.set_fuel(first)?;
         let code = inside(self);
         let spent = self.spent();
-        self.burnt = *spent.as_ref().unwrap_or(&self.store.data().run.tank.granted());
+        // Of what was stopped, the last charge was not carried out.
+        self.burnt = match (&code, &spent) {
+            (Ok(_), Ok(spent)) => *spent,
+            (Err(_), Ok(spent)) => (*spent).min(self.store.data().run.tank.granted()),
+            (_, Err(_)) => self.store.data().run.tank.granted(),
+        };
         let code = code?;
         spent?;
         Ok(Returned { code, overflowed: self.store.data().overflowed })
@@ -203,7 +209,7 @@ impl Live {
         let run = &self.store.data().run;
         let spent = run.tank.spent(left).map_err(|_exhausted| run.exhausted())?;
         if let Some(total) = &run.total {
-            total.give_back(run.tank.granted().saturating_sub(spent));
+            total.settle(run.tank.granted(), spent).map_err(|_exhausted| run.exhausted())?;
         }
         Ok(spent)
     }
@@ -218,7 +224,8 @@ impl Live {
         if bytes.is_empty() {
             return Ok((0, 0));
         }
-        let too_long = |_| Stop::Protocol { what: "it was given more than it can address".to_owned() };
+        let too_long =
+            |_| Stop::Protocol { what: "it was given more than it can address".to_owned() };
         let len = u32::try_from(bytes.len()).map_err(too_long)?.cast_signed();
         let given = self.alloc.call(&mut self.store, len).map_err(|error| self.why(&error))?;
         let start = given.cast_unsigned() as usize;

@@ -100,10 +100,7 @@ pub fn instrument(module: &[u8], options: &Options) -> Result<Instrumented, Mete
 /// # Errors
 /// As [`instrument`].
 #[doc(hidden)]
-pub fn unroll_without_meter(
-    module: &[u8],
-    options: &Options,
-) -> Result<Instrumented, MeterError> {
+pub fn unroll_without_meter(module: &[u8], options: &Options) -> Result<Instrumented, MeterError> {
     rewrite(module, options, false)
 }
 
@@ -143,7 +140,8 @@ fn body(
 ) -> Result<(Metered, usize), MeterError> {
     let layout = frames.layout;
     let function = u32::try_from(defined).unwrap_or(u32::MAX).saturating_add(layout.imported);
-    let (Some(body), Some(signature)) = (survey.bodies.get(defined), survey.signature(defined)) else {
+    let (Some(body), Some(signature)) = (survey.bodies.get(defined), survey.signature(defined))
+    else {
         return Err(MeterError::Inconsistent { function, what: "a body without a type" });
     };
     let mut locals = 0_u64;

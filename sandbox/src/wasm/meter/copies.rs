@@ -146,7 +146,9 @@ impl<'e> Emitter<'e> {
         let charges = self.regions().charges_from(plan.start);
         let within = charges.iter().take_while(|charge| charge.position <= plan.repeats);
         let spine = within.filter(|charge| charge.spine && charge.position > plan.start);
-        spine.map(|charge| (charge.position, i64::try_from(charge.units).unwrap_or(i64::MAX))).collect()
+        spine
+            .map(|charge| (charge.position, i64::try_from(charge.units).unwrap_or(i64::MAX)))
+            .collect()
     }
 
     fn copy(

@@ -156,7 +156,9 @@ impl<'e> Emitter<'e> {
                 self.charge(&mut charges, position);
                 if this.is_some_and(|this| this.repeats.is_some()) {
                     self.check();
-                    if std::env::var("NOSTORE").is_err() { self.store(); }
+                    if std::env::var("NOSTORE").is_err() {
+                        self.store();
+                    }
                 }
                 continue;
             }

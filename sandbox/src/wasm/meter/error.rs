@@ -8,7 +8,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum MeterError {
     /// The bytes are no module, or use a proposal outside [`super::ACCEPTED`].
-    #[error("not an accepted module at byte {offset}: {reason}; compile it with those features off")]
+    #[error(
+        "not an accepted module at byte {offset}: {reason}; compile it with those features off"
+    )]
     Invalid {
         /// Distance from the start of the module, in bytes.
         offset: u64,

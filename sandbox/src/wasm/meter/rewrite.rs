@@ -21,8 +21,8 @@ use std::convert::Infallible;
 use wasm_encoder::reencode::{self, Reencode, utils};
 use wasm_encoder::{
     BranchHint, BranchHints, CodeSection, ConstExpr, EntityType, ExportKind, ExportSection,
-    Function, FunctionSection, GlobalSection, GlobalType, ImportSection, Module,
-    NameSection, SectionId, TypeSection, ValType,
+    Function, FunctionSection, GlobalSection, GlobalType, ImportSection, Module, NameSection,
+    SectionId, TypeSection, ValType,
 };
 
 use super::emit::Metered;
@@ -111,10 +111,18 @@ impl Rewriter {
         let mut section = BranchHints::new();
         let first = self.layout.imported.saturating_add(1);
         for (index, metered) in (first..).zip(&self.bodies) {
-            let mut hints: Vec<(u32,u32)> = metered.checks.iter().map(|x|(*x,0)).chain(metered.likely.iter().map(|x|(*x,1))).collect();
+            let mut hints: Vec<(u32, u32)> = metered
+                .checks
+                .iter()
+                .map(|x| (*x, 0))
+                .chain(metered.likely.iter().map(|x| (*x, 1)))
+                .collect();
             hints.sort();
             if !hints.is_empty() {
-                let hints: Vec<_> = hints.into_iter().map(|(a,b)|BranchHint{branch_func_offset:a,branch_hint_value:b}).collect();
+                let hints: Vec<_> = hints
+                    .into_iter()
+                    .map(|(a, b)| BranchHint { branch_func_offset: a, branch_hint_value: b })
+                    .collect();
                 section.function_hints(index, hints);
             }
         }
@@ -164,7 +172,10 @@ impl Rewriter {
         }
     }
 
-    fn names(&mut self, section: wasmparser::NameSectionReader<'_>) -> Result<NameSection, reencode::Error> {
+    fn names(
+        &mut self,
+        section: wasmparser::NameSectionReader<'_>,
+    ) -> Result<NameSection, reencode::Error> {
         let mut names = NameSection::new();
         for subsection in section {
             match subsection? {

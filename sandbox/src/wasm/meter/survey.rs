@@ -3,9 +3,7 @@
 //! The module is validated here first, against exactly [`ACCEPTED`]. That is more than tidiness: an invalid module that
 //! names the global or the function *after* its last one would name the meter's own once those are added.
 
-use wasmparser::{
-    FunctionBody, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
-};
+use wasmparser::{FunctionBody, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
 use super::{FUEL_EXPORT, MeterError, REFILL_FIELD, REFILL_MODULE};
 
@@ -125,7 +123,10 @@ impl<'a> Survey<'a> {
 
     fn export(&mut self, name: &str) -> Result<(), MeterError> {
         if name == FUEL_EXPORT {
-            return Err(MeterError::Reserved { kind: "export", name: name.escape_debug().collect() });
+            return Err(MeterError::Reserved {
+                kind: "export",
+                name: name.escape_debug().collect(),
+            });
         }
         self.exports = self.exports.saturating_add(1);
         Ok(())

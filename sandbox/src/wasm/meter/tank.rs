@@ -76,7 +76,8 @@ impl Tank {
     /// before its next check is told by this.
     pub fn spent(&self, global: i64) -> Result<u64, Exhausted> {
         let missing = global.min(0).unsigned_abs();
-        let spent = self.granted.saturating_add(missing).saturating_sub(global.max(0).unsigned_abs());
+        let spent =
+            self.granted.saturating_add(missing).saturating_sub(global.max(0).unsigned_abs());
         if missing > self.remaining { Err(Exhausted { spent }) } else { Ok(spent) }
     }
 }
