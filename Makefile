@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(cache)/themis/target
 bin := $(CARGO_TARGET_DIR)/debug
 
 # What every tier has to do alike.
-both_tiers := binary(it) and test(/^(bad_input|budget|concurrency|hooks|lifecycle|overload|probation|sets|state|supervision|watchdog)::/)
+every_tier := binary(it) and test(/^(bad_input|budget|concurrency|hooks|lifecycle|overload|probation|sets|state|supervision|watchdog)::/)
 
 .PHONY: help setup build demo test lint bench
 
@@ -34,7 +34,9 @@ test: build ## Run every test, the examples in the documentation and the guest k
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace --locked; \
 	  echo "once more, with plugins in worker processes:"; \
-	  THEMIS_TEST_TIER=process cargo nextest run --workspace --locked -E '$(both_tiers)'; \
+	  THEMIS_TEST_TIER=process cargo nextest run --workspace --locked -E '$(every_tier)'; \
+	  echo "and once more, as wasm:"; \
+	  THEMIS_TEST_TIER=wasm cargo nextest run --workspace --locked -E '$(every_tier)'; \
 	else \
 	  echo "cargo-nextest is missing: one process per test is needed, so cargo test runs one thread per binary"; \
 	  cargo test --workspace --lib --bins --tests --locked -- --test-threads=1; \

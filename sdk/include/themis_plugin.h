@@ -47,6 +47,9 @@
 #define THEMIS_ABI_MAJOR 1
 #define THEMIS_ABI_MINOR 0
 
+/* The most bytes of a request, and of a reply. */
+#define THEMIS_MESSAGE_MAX (64u << 20)
+
 /* features: the kernel may ignore low bits it does not know, and refuses unknown high ones (32 to 63) */
 #define THEMIS_THREAD_SAFE ((uint64_t)1) /* call may run on many threads at once */
 

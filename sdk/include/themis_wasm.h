@@ -44,10 +44,14 @@ THEMIS_WASM_IMPORT("resource_read")
 int64_t themis_wasm_resource_read(const uint8_t *path, size_t len, uint64_t offset, uint8_t *dst,
                                   size_t cap);
 
+/* Bytes replied since the guest was last entered. */
+__attribute__((weak)) uint64_t themis_wasm_written;
+
 static inline int32_t themis_wasm_write(void *ctx, themis_slice chunk) {
   (void)ctx;
   if (chunk.len > 0) themis_wasm_reply(chunk.ptr, chunk.len);
-  return 0;
+  themis_wasm_written += chunk.len;
+  return themis_wasm_written > THEMIS_MESSAGE_MAX;
 }
 
 static inline void themis_wasm_host_log(void *ctx, uint32_t level, themis_slice message) {
@@ -111,6 +115,7 @@ THEMIS_WASM_EXPORT("themis_init") int32_t themis_init(uint8_t *ptr, size_t len) 
 
 THEMIS_WASM_EXPORT("themis_call")
 int32_t themis_call(uint32_t method, uint8_t *ptr, size_t len) {
+  themis_wasm_written = 0;
   const int32_t code = themis_plugin.call(themis_wasm_instance, method, themis_wasm_slice(ptr, len),
                                           &themis_wasm_sink);
   free(ptr);
@@ -129,6 +134,7 @@ THEMIS_WASM_EXPORT("themis_shutdown") int32_t themis_shutdown(void) {
 
 #define THEMIS_WASM_SAVE_STATE                                             \
   THEMIS_WASM_EXPORT("themis_save_state") int32_t themis_save_state(void) { \
+    themis_wasm_written = 0;                                               \
     return themis_plugin.save_state(themis_wasm_instance, &themis_wasm_sink); \
   }                                                                        \
   extern const themis_plugin_descriptor themis_plugin

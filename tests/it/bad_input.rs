@@ -30,6 +30,9 @@ fn with(flags: &[&str], scene: impl FnOnce(&Kernel, PluginRef)) {
 
 #[test]
 fn a_reply_that_is_written_late_or_by_another_thread_is_not_taken() {
+    if themis_tests::not_as_wasm("a guest has no threads") {
+        return;
+    }
     let site = Site::new();
     let path = site.add(&Fixture::c("late_writer.c", "late_writer", "1.0.0"));
     let kernel = start(&site);
@@ -101,6 +104,9 @@ fn a_hook_that_hangs_costs_its_deadline() {
 /// In-process, nobody can keep a plugin from lying about it: documented.
 #[test]
 fn a_plugin_that_claims_to_be_thread_safe_is_taken_at_its_word() {
+    if themis_tests::not_as_wasm("an instance has one call at a time") {
+        return;
+    }
     with(&["-DLIAR"], |_, plugin| {
         let met = || {
             std::thread::scope(|scope| {
@@ -116,6 +122,9 @@ fn a_plugin_that_claims_to_be_thread_safe_is_taken_at_its_word() {
 /// Its image is never unmapped, so its threads never lose the ground under their feet.
 #[test]
 fn a_plugin_that_starts_threads_is_unloaded_while_they_live_on() {
+    if themis_tests::not_as_wasm("a guest has no threads") {
+        return;
+    }
     let site = Site::new();
     let path = site.add(&rude(&["-DTHREADS=3"]));
     let kernel = start(&site);
@@ -133,6 +142,9 @@ fn a_plugin_that_starts_threads_is_unloaded_while_they_live_on() {
 
 #[test]
 fn thread_locals_with_destructors_end_after_the_plugin_has() {
+    if themis_tests::not_as_wasm("a guest has no threads") {
+        return;
+    }
     with(&["-DTLS"], |kernel, plugin| {
         let (ready, wait) = std::sync::mpsc::channel::<()>();
         let (called, is_called) = std::sync::mpsc::channel::<()>();
@@ -152,6 +164,9 @@ fn thread_locals_with_destructors_end_after_the_plugin_has() {
 /// In-process this is not survivable; the documentation says so. What was acknowledged is on record all the same.
 #[test]
 fn a_plugin_that_exits_ends_the_host_and_nothing_that_was_acknowledged_is_lost() {
+    if themis_tests::not_as_wasm("a guest has no process") {
+        return;
+    }
     let site = Site::new();
     site.add(&rude(&["-DEXIT"]));
     let config = site.write_config(&["rude"]);

@@ -40,7 +40,9 @@ fn a_reference_survives_reload_rollback_and_unload() {
     let receipt = kernel.reloads().reload_module_blocking("counter", &two).unwrap();
     assert_eq!(receipt.operation, Operation::Reload);
     assert_eq!(receipt.from.unwrap().to_string(), "1.0.0");
-    assert!(receipt.build_id.is_some() && receipt.audit_seq.is_some());
+    // A module has no build id: its digest is what was compiled.
+    assert_eq!(receipt.build_id.is_some(), themis_tests::tier() != themis_kernel::ids::Tier::Wasm);
+    assert!(receipt.audit_seq.is_some());
     assert_eq!(version(), "2.0.0");
 
     for expected in ["1.0.0", "2.0.0", "1.0.0"] {
@@ -98,6 +100,9 @@ fn every_way_a_call_can_end_has_its_error() {
 
 #[test]
 fn a_panicking_rust_plugin_answers_an_error() {
+    if themis_tests::not_as_wasm("a panic is a trap there") {
+        return;
+    }
     let site = Site::new();
     let path = site.add(&Fixture::built(built_example("panics"), "panics", "1.0.0"));
     let kernel = site.start(&["panics"]);
@@ -112,6 +117,9 @@ fn a_panicking_rust_plugin_answers_an_error() {
 
 #[test]
 fn a_panic_in_any_hook_is_that_hooks_error() {
+    if themis_tests::not_as_wasm("a panic is a trap there") {
+        return;
+    }
     for (hook, load, reload, shutdown) in [
         ("init", "init.refused", "", ""),
         ("health", "probe.health", "", ""),
@@ -311,6 +319,9 @@ fn a_record_is_durable_when_load_has_returned() {
 
 #[test]
 fn a_detached_signature_is_the_second_accepted_form() {
+    if themis_tests::not_as_wasm("the form is for libraries") {
+        return;
+    }
     let site = Site::new();
     let signed = site.root().join(site.add(&counter("1.0.0")));
     let (binary, signature) =

@@ -101,6 +101,10 @@ fn a_hand_over_that_fails_aborts_before_the_swap() {
     let olds = saves.map(|(flags, code)| (version("1.0.0", flags), version("2.0.0", &[]), code));
     let news = takes.map(|(flags, code)| (version("1.0.0", &[]), version("2.0.0", flags), code));
     for (old, new, code) in olds.into_iter().chain(news) {
+        // There is one instance, and nobody else to go on.
+        if code == "state.save_deadline" && themis_tests::not_as_wasm("a save that hangs ends it") {
+            continue;
+        }
         let site = Site::new();
         let (old, new) = (site.add(&old), site.add(&new));
         let kernel = start(&site);

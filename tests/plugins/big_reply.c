@@ -31,3 +31,5 @@ static int32_t big_call(void *instance, uint32_t method, themis_slice request,
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     good_init, big_call, NULL, NULL, NULL, good_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

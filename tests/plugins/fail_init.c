@@ -24,3 +24,5 @@ static int32_t failing_init(const themis_host *host, themis_slice config_json, v
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     failing_init, good_call, NULL, NULL, NULL, good_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

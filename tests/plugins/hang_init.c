@@ -14,3 +14,5 @@ static int32_t hanging_init(const themis_host *host, themis_slice config_json, v
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     hanging_init, good_call, NULL, NULL, NULL, good_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

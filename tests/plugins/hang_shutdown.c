@@ -13,3 +13,5 @@ static int32_t hanging_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     good_init, good_call, NULL, NULL, NULL, hanging_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

@@ -1,9 +1,11 @@
 /* Starts well and may turn bad. Method 1 answers VERSION; with CALL_CODE it ends with that code instead, after the
  * first GOOD_CALLS calls; with SLOW_MICROS every call takes so long. Health answers HEALTH_CODE when the file named
  * by SICK exists, hangs when the one named by HUNG does. */
-#include <time.h>
-
 #include "fixture.h"
+
+#ifndef __wasm__
+#include <time.h>
+#endif
 
 #ifndef NAME
 #define NAME "moody"
@@ -17,13 +19,23 @@
 
 UNUSED static uint64_t calls;
 
+UNUSED static void pause_for(int64_t nanos) {
+#ifdef __wasm__
+  const int64_t start = themis_wasm_now_ns();
+  while (themis_wasm_now_ns() - start < nanos) {
+  }
+#else
+  const struct timespec pause = {0, nanos};
+  (void)nanosleep(&pause, NULL);
+#endif
+}
+
 static int32_t moody_call(void *instance, uint32_t method, themis_slice request,
                           const themis_reply *reply) {
   (void)instance, (void)request;
   if (method != 1) return THEMIS_UNKNOWN_METHOD;
 #ifdef SLOW_MICROS
-  const struct timespec pause = {0, SLOW_MICROS * 1000L};
-  (void)nanosleep(&pause, NULL);
+  pause_for(SLOW_MICROS * 1000L);
 #endif
 #ifdef CALL_CODE
   if (__atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) > GOOD_CALLS)
@@ -46,3 +58,6 @@ static int32_t moody_health(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     good_init, moody_call, moody_health, NULL, NULL, good_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);
+THEMIS_WASM_HEALTH;

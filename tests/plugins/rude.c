@@ -4,7 +4,9 @@
  * method 1 touches memory for ever, and counts "touched_at_ns" up to the monotonic clock at each mebibyte. INIT_CODE, HEALTH_CODE, SHUTDOWN_CODE: the hook answers that.
  * INIT_HANG, HEALTH_HANG, SHUTDOWN_HANG, CALL_HANG: it hangs. LIAR: claims to be thread-safe, and method 3 says
  * whether two calls were inside at once. Method 2 answers VERSION. */
+#ifndef __wasm__
 #include <pthread.h>
+#endif
 #include <stdlib.h>
 
 #include "fixture.h"
@@ -157,3 +159,6 @@ static int32_t rude_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     rude_init, rude_call, rude_health, NULL, NULL, rude_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);
+THEMIS_WASM_HEALTH;

@@ -63,3 +63,5 @@ static int32_t host_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     host_init, host_call, NULL, NULL, NULL, host_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);

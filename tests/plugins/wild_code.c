@@ -29,3 +29,6 @@ static int32_t wild_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     good_init, wild_call, wild_health, NULL, NULL, wild_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);
+THEMIS_WASM_HEALTH;

@@ -502,6 +502,16 @@ pub fn only_in_process(why: &str) -> bool {
     elsewhere
 }
 
+/// Whether a test cannot be about wasm, where that is the tier; says so then.
+#[must_use]
+pub fn not_as_wasm(why: &str) -> bool {
+    let is_wasm = tier() == Tier::Wasm;
+    if is_wasm {
+        println!("skipped in the wasm tier: {why}");
+    }
+    is_wasm
+}
+
 /// Has a plugin in a worker eat memory, again and again; answers the times from the last page it touched to its
 /// caller's error.
 ///
