@@ -5,6 +5,7 @@
 //! and in the header.
 
 use core::ffi::c_void;
+#[cfg(not(target_arch = "wasm32"))]
 use core::mem::{offset_of, size_of};
 
 /// A plugin built for another major is refused.
@@ -176,9 +177,14 @@ pub struct Descriptor {
     pub shutdown: Option<PlainFn>,
 }
 
-#[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
+// In a module only the numbers are of use: it is called through exports, and no structure leaves it.
+#[cfg(not(any(
+    target_arch = "wasm32",
+    all(target_endian = "little", target_pointer_width = "64")
+)))]
 compile_error!("the native plugin ABI is defined for 64-bit little-endian machines only");
 
+#[cfg(not(target_arch = "wasm32"))]
 const _: () = {
     assert!(size_of::<Slice>() == 16 && offset_of!(Slice, len) == 8);
 

@@ -28,17 +28,18 @@
 /// ```
 #[macro_export]
 macro_rules! export {
-    (plugin: $plugin:ty, $($rest:tt)*) => {
-        $crate::__implement! { plugin: $plugin, $($rest)* }
+    (
+        plugin: $plugin:ty, name: $name:expr, version: $version:expr,
+        thread_safe: $thread_safe:tt, $(stateful: $stateful:tt,)?
+        methods: { $($methods:tt)* } $(,)?
+    ) => {
+        $crate::__implement! {
+            plugin: $plugin, name: $name, version: $version,
+            thread_safe: $thread_safe, $(stateful: $stateful,)?
+            methods: { $($methods)* }
+        }
 
-        /// What the kernel's loader looks for.
-        #[allow(non_upper_case_globals, reason = "the name is the ABI's")]
-        #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".themis"))]
-        #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__themis"))]
-        #[unsafe(no_mangle)]
-        #[used]
-        pub static themis_plugin: $crate::abi::Descriptor =
-            $crate::runtime::descriptor::<$plugin>();
+        $crate::__entries! { $plugin $(, $stateful)? }
     };
 }
 
@@ -108,9 +109,7 @@ macro_rules! __slot {
 #[macro_export]
 macro_rules! __stateful {
     (true) => {
-        const SAVE_STATE: Option<$crate::abi::SaveStateFn> =
-            Some($crate::runtime::save_state::<Self>);
-        const RELOAD: Option<$crate::abi::ReloadFn> = Some($crate::runtime::reload::<Self>);
+        const STATE: Option<$crate::runtime::State<Self>> = Some($crate::runtime::State::hooks());
     };
     (false) => {};
 }

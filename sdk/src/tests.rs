@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Mutex;
 
 use crate::abi::{self, Descriptor, Reply, Slice};
-use crate::runtime::descriptor;
+use crate::native::descriptor;
 use crate::{Config, Error, Host, Plugin, Stateful};
 
 mod geo;

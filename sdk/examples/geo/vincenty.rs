@@ -5,6 +5,8 @@
 //! meets the second point's parallel, and that longitude rises steadily with the azimuth, so bisection
 //! always finds it.
 
+use libm::{atan, atan2, cos, hypot, sincos, tan};
+
 /// Equatorial radius of WGS-84 in kilometres.
 const A: f64 = 6378.137;
 /// Flattening of WGS-84.
@@ -53,7 +55,7 @@ impl Arc {
 /// Distance in kilometres between two points in degrees, on WGS-84.
 #[must_use]
 pub(crate) fn vincenty_km(lat1: f64, lon1: f64, lat2: f64, lon2: f64) -> f64 {
-    let reduced = |lat: f64| ((1.0 - F) * lat.to_radians().tan()).atan();
+    let reduced = |lat: f64| atan((1.0 - F) * tan(lat.to_radians()));
     let (u1, u2) = (reduced(lat1), reduced(lat2));
     // The shorter way round, as an angle from 0 to pi.
     let turn = (lon2 - lon1).rem_euclid(360.0);
@@ -63,19 +65,19 @@ pub(crate) fn vincenty_km(lat1: f64, lon1: f64, lat2: f64, lon2: f64) -> f64 {
 
 /// Vincenty's iteration; `None` where it does not settle.
 fn iterate(u1: f64, u2: f64, longitude: f64) -> Option<Arc> {
-    let (sin1, cos1) = u1.sin_cos();
-    let (sin2, cos2) = u2.sin_cos();
+    let (sin1, cos1) = sincos(u1);
+    let (sin2, cos2) = sincos(u2);
     let mut lambda = longitude;
     for _ in 0..ROUNDS {
-        let (sin_lambda, cos_lambda) = lambda.sin_cos();
-        let sin_sigma = (cos2 * sin_lambda).hypot(cos1 * sin2 - sin1 * cos2 * cos_lambda);
+        let (sin_lambda, cos_lambda) = sincos(lambda);
+        let sin_sigma = hypot(cos2 * sin_lambda, cos1 * sin2 - sin1 * cos2 * cos_lambda);
         let cos_sigma = sin1 * sin2 + cos1 * cos2 * cos_lambda;
         let sin_alpha = if sin_sigma == 0.0 { 0.0 } else { cos1 * cos2 * sin_lambda / sin_sigma };
         let cos2_alpha = 1.0 - sin_alpha * sin_alpha;
         // On the equator the middle is everywhere, and its factor is zero.
         let cos_2m =
             if cos2_alpha < 1e-15 { 0.0 } else { cos_sigma - 2.0 * sin1 * sin2 / cos2_alpha };
-        let sigma = sin_sigma.atan2(cos_sigma);
+        let sigma = atan2(sin_sigma, cos_sigma);
         let arc = Arc { sigma, sin_sigma, cos_sigma, sin_alpha, cos2_alpha, cos_2m };
         let next = longitude + arc.longitude_excess();
         if next > std::f64::consts::PI {
@@ -105,21 +107,22 @@ fn search(u1: f64, u2: f64, longitude: f64) -> Arc {
 /// Follows the geodesic that leaves the first point at `azimuth` to the second point's parallel: the arc
 /// and the longitude it covers.
 fn shoot(u1: f64, u2: f64, azimuth: f64) -> (Arc, f64) {
-    let (sin1, cos1) = u1.sin_cos();
+    let (sin1, cos1) = sincos(u1);
     // A hair south of the equator, so that an arc leaving it southwards counts as going round.
     let sin1 = sin1.min(-f64::MIN_POSITIVE);
-    let (sin2, cos2) = u2.sin_cos();
-    let (sin_azimuth, cos_azimuth) = azimuth.sin_cos();
+    let (sin2, cos2) = sincos(u2);
+    let (sin_azimuth, cos_azimuth) = sincos(azimuth);
     let sin_alpha = sin_azimuth * cos1;
-    let cos2_alpha = (cos_azimuth * cos_azimuth + (sin_azimuth * sin1).powi(2)).min(1.0);
+    let sine = sin_azimuth * sin1;
+    let cos2_alpha = (cos_azimuth * cos_azimuth + sine * sine).min(1.0);
     // Northwards when it meets the parallel: cos(azimuth there) * cos(latitude there).
     let north1 = cos_azimuth * cos1;
     let north2 = (north1 * north1 + (cos2 * cos2 - cos1 * cos1)).max(0.0).sqrt();
-    let (sigma1, sigma2) = (sin1.atan2(north1), sin2.atan2(north2));
-    let (omega1, omega2) = ((sin_alpha * sin1).atan2(north1), (sin_alpha * sin2).atan2(north2));
+    let (sigma1, sigma2) = (atan2(sin1, north1), atan2(sin2, north2));
+    let (omega1, omega2) = (atan2(sin_alpha * sin1, north1), atan2(sin_alpha * sin2, north2));
     let sigma = sigma2 - sigma1;
-    let (sin_sigma, cos_sigma) = sigma.sin_cos();
-    let cos_2m = (sigma1 + sigma2).cos();
+    let (sin_sigma, cos_sigma) = sincos(sigma);
+    let cos_2m = cos(sigma1 + sigma2);
     let arc = Arc { sigma, sin_sigma, cos_sigma, sin_alpha, cos2_alpha, cos_2m };
     let covered = omega2 - omega1 - arc.longitude_excess();
     (arc, covered)
