@@ -12,15 +12,18 @@ bin := $(CARGO_TARGET_DIR)/debug
 # What every tier has to do alike.
 every_tier := binary(it) and test(/^(bad_input|budget|concurrency|hooks|lifecycle|overload|probation|sets|state|supervision|watchdog)::/)
 
-.PHONY: help setup build demo test lint bench
+.PHONY: help setup guests build demo test lint bench
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: ## Install what is missing (clang and lld for RocksDB's bindings, cargo-nextest)
+setup: ## Install what is missing (clang and lld for RocksDB's bindings, Rust for wasm, cargo-nextest)
 	@.ci/setup
 
-build: setup ## Build the program, the example plugins, the tests and the benches once
+guests: setup ## Build the example plugins for wasm
+	.ci/wasm-guests
+
+build: guests ## Build the program, the example plugins, the tests and the benches once
 	cargo build --workspace --all-targets --locked
 
 demo: build ## Run the demo: make demo ARGS=--once

@@ -4,9 +4,12 @@
  * Method 1, `fold`: UTF-8 in, UTF-8 out, in lower case and without diacritics, for Latin, Greek and
  * Cyrillic letters; everything else stays as it is. What is not UTF-8 is a bad request.
  *
- * Build: cc -shared -fPIC -fvisibility=hidden -O2 -Wl,--build-id -Wl,-z,noexecstack
- *           -I ../../include -o libtext.so text.c
+ * Build, as a library and as a module:
+ *   cc -shared -fPIC -fvisibility=hidden -O2 -Wl,--build-id -Wl,-z,noexecstack -I ../../include -o libtext.so text.c
+ *   clang --target=wasm32 -O2 -nostdlib -mbulk-memory -Wl,--no-entry -I ../../include -I ../../include/wasm
+ *         -o text.wasm text.c
  */
+#define THEMIS_LOG /* As in the manifest's capabilities: what a module may import. */
 #include "themis_plugin.h"
 
 #include "fold_table.h"
@@ -150,3 +153,5 @@ static int32_t shutdown(void *instance) {
 
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD("text", VERSION, THEMIS_THREAD_SAFE), init, call, NULL, NULL, NULL, shutdown};
+
+THEMIS_WASM_IDENTITY("text", VERSION);
