@@ -17,6 +17,8 @@
  *     cc -shared -fPIC -fvisibility=hidden -O2 -Wl,--build-id -Wl,-z,noexecstack \
  *        -I include -o libexample.so example.c
  *
+ * With one line more the same source is a wasm module, too: see themis_wasm.h.
+ *
  * Rules
  *   - Declare your entries static. A global function called `shutdown` would be resolved to libc's.
  *   - Strings are UTF-8 and not NUL-terminated. Memory is freed by the side that allocated it.

@@ -32,13 +32,14 @@ fn make(dir: &Path, arguments: &[&str]) -> String {
     succeed(command.output().unwrap())
 }
 
-/// Signs what was built, starts a kernel with the scaffold's own configuration, and calls the plugin.
-fn signs_loads_and_answers(dir: &Path, name: &str, arguments: &[&str]) -> Kernel {
+/// Signs what was built, starts a kernel with the scaffold's own configuration, and calls the plugin in `tier`.
+fn signs_loads_and_answers(dir: &Path, name: &str, arguments: &[&str], tier: Tier) -> Kernel {
     make(dir, &[arguments, &["sign"]].concat());
     // And it behaves as every plugin must.
     let built = dir.join(format!("dist/{name}/0.1.0"));
     let built = built.to_str().unwrap();
-    succeed(run(dir, &["plugin", "check", "--reloads", "50", built]));
+    let checked = ["plugin", "check", "--reloads", "50", "--tier", tier.as_str(), built];
+    succeed(run(dir, &checked));
     // Nothing has changed, so the signature stays.
     make(dir, arguments);
     let plugin = dir.join("dist").join(name).join("0.1.0");
@@ -51,9 +52,10 @@ fn signs_loads_and_answers(dir: &Path, name: &str, arguments: &[&str]) -> Kernel
     let mut config = Config::from_file(&dir.join("themis.toml")).unwrap();
     // The program is its own worker program; a test is not.
     config.workers.program = Program::At(themis_tests::worker_program());
+    config.default_tier = tier;
     let kernel = Kernel::start_blocking(config).unwrap();
     let plugin = kernel.plugin(name).expect("it was loaded at start");
-    assert_eq!(plugin.info().tier, Some(Tier::Process));
+    assert_eq!(plugin.info().tier, Some(tier));
     assert_eq!(plugin.call("hello", b"world").unwrap().bytes, b"hello, world");
     assert_eq!(plugin.call("hello", b"").unwrap().bytes, b"hello, ");
     kernel
@@ -68,7 +70,11 @@ fn a_c_scaffold_works_as_it_comes() {
     make(&dir, &strict);
     let told = make(&dir, &[strict.as_slice(), &["test"]].concat());
     assert!(told.contains("all answers are right"), "{told}");
-    signs_loads_and_answers(&dir, "greet-c", &strict).shutdown_blocking();
+    signs_loads_and_answers(&dir, "greet-c", &strict, Tier::Process).shutdown_blocking();
+    make(&dir, &[strict.as_slice(), &["wasm"]].concat());
+    for tier in [Tier::Wasm, Tier::Process] {
+        signs_loads_and_answers(&dir, "greet-c", &strict, tier).shutdown_blocking();
+    }
 
     // A test that cannot fail proves nothing.
     let source = dir.join("greet-c.c");
@@ -100,12 +106,29 @@ fn a_rust_scaffold_works_as_it_comes() {
     make(&dir, &offline);
     let told = make(&dir, &[offline.as_slice(), &["test"]].concat());
     assert!(told.contains("3 passed"), "{told}");
-    let kernel = signs_loads_and_answers(&dir, "greet-rs", &offline);
+    greets_and_counts(&dir, &offline, Tier::Process);
+    if wasm_library().is_dir() {
+        make(&dir, &[offline.as_slice(), &["wasm"]].concat());
+        greets_and_counts(&dir, &offline, Tier::Wasm);
+    } else {
+        println!("skipped for wasm: the toolchain has no library for it");
+    }
+}
+
+fn greets_and_counts(dir: &Path, arguments: &[&str], tier: Tier) {
+    let kernel = signs_loads_and_answers(dir, "greet-rs", arguments, tier);
     let plugin = kernel.plugin("greet-rs").unwrap();
     let nil = [0xc0];
     // Two calls here, and the one the kernel tried before the plugin served.
     assert_eq!(plugin.call("greeted", &nil).unwrap().bytes, [3]);
     kernel.shutdown_blocking();
+}
+
+/// Where the toolchain's library for wasm is, if it has one.
+fn wasm_library() -> PathBuf {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", "wasm32-unknown-unknown"]);
+    PathBuf::from(succeed(rustc.output().unwrap()).trim())
 }
 
 #[test]

@@ -20,9 +20,12 @@ const COMMON: [(&str, &str); 2] = [
     ("themis.toml", include_str!("../../templates/themis.toml")),
 ];
 
-const C: [(&str, &str); 6] = [
+const C: [(&str, &str); 9] = [
     ("{{name}}.c", include_str!("../../templates/c/plugin.c")),
     ("themis_plugin.h", include_str!("../../../sdk/include/themis_plugin.h")),
+    ("themis_wasm.h", include_str!("../../../sdk/include/themis_wasm.h")),
+    ("wasm/stdlib.h", include_str!("../../../sdk/include/wasm/stdlib.h")),
+    ("wasm/string.h", include_str!("../../../sdk/include/wasm/string.h")),
     ("manifest.json", include_str!("../../templates/c/manifest.json")),
     ("Makefile", include_str!("../../templates/c/Makefile")),
     ("README.md", include_str!("../../templates/c/README.md")),
@@ -64,9 +67,9 @@ pub(crate) struct Arguments {
 pub(crate) fn new(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
     let name = arguments.name.as_str();
     let dir = arguments.dir.clone().unwrap_or_else(|| PathBuf::from(name));
-    let (language, sdk) = match arguments.lang {
-        Language::C => (C, String::new()),
-        Language::Rust => (RUST, quoted_sdk(arguments.sdk.as_deref())?),
+    let (language, sdk): (&[(&str, &str)], _) = match arguments.lang {
+        Language::C => (&C, String::new()),
+        Language::Rust => (&RUST, quoted_sdk(arguments.sdk.as_deref())?),
     };
     claim(&dir)?;
     let fill = |text: &str| {
@@ -76,7 +79,7 @@ pub(crate) fn new(arguments: &Arguments, printer: Printer) -> Result<(), Failure
             .replace("{{sdk}}", &sdk)
     };
     let mut files = Vec::new();
-    for (path, text) in language.into_iter().chain(COMMON) {
+    for (path, text) in language.iter().copied().chain(COMMON) {
         let path = fill(path);
         write(&dir.join(&path), &fill(text))?;
         files.push(path);

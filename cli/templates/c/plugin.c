@@ -3,6 +3,7 @@
  *
  * Method 1, `hello`: any bytes in, "hello, " and the same bytes out.
  */
+#define THEMIS_LOG /* As in the manifest's capabilities: what a wasm module may import. */
 #include "themis_plugin.h"
 
 #ifndef VERSION
@@ -15,7 +16,8 @@ static int32_t init(const themis_host *host, themis_slice config_json, void **in
                     const themis_reply *message) {
   (void)config_json;
   (void)message;
-  /* What has to live between calls goes here, not into statics: those are shared by all instances. */
+  /* What has to live between calls goes here, not into statics: those are shared by all instances. As wasm there are
+   * several, unless they save their state: what one keeps, another does not know. */
   *instance = NULL;
   themis_log(host, THEMIS_LOG_INFO, "{{name}} " VERSION " is ready");
   return THEMIS_OK;
@@ -47,3 +49,6 @@ static int32_t shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD("{{name}}", VERSION, THEMIS_THREAD_SAFE),
     init, call, NULL, NULL, NULL, shutdown};
+
+/* The same for a wasm module, with a line more for each hook: see themis_wasm.h. */
+THEMIS_WASM_IDENTITY("{{name}}", VERSION);
