@@ -60,9 +60,7 @@ impl Stage {
             sign_dir(&stage.plugin(&format!("geo/{version}")), &stage.key)?;
         }
         for name in ["text", "unsigned", "tampered", "linked"] {
-            let manifest = TEXT_MANIFEST
-                .replace("\"text\"", &format!("\"{name}\""))
-                .replace("libtext.so", &format!("lib{name}.so"));
+            let manifest = TEXT_MANIFEST.replace("\"text\"", &format!("\"{name}\""));
             stage.add(name, "1.0.0", &manifest, TEXT_LIBRARY)?;
             sign_dir(&stage.plugin(&format!("{name}/1.0.0")), &stage.key)?;
         }
