@@ -17,6 +17,7 @@ mod degraded;
 mod demo;
 mod disk;
 mod dlopen_traps;
+mod guests;
 mod hooks;
 mod lifecycle;
 mod no_code_ran;
