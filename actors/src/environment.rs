@@ -72,6 +72,8 @@ pub struct Settings {
 pub struct WasmSettings {
     /// Started with the first wasm plugin: most of it is address space.
     engine: Arc<OnceLock<Result<Wasm, MapError>>>,
+    /// Where compiled modules are kept; nowhere without.
+    pub cache: Option<PathBuf>,
     /// Linear memory of a plugin that asks for none, in bytes.
     pub memory_bytes: u64,
     /// What no manifest may exceed.
@@ -107,6 +109,7 @@ impl WasmSettings {
     pub fn new(memory_bytes: u64, memory_bytes_max: u64, call_deadline: Duration) -> Self {
         Self {
             engine: Arc::default(),
+            cache: None,
             memory_bytes,
             memory_bytes_max,
             fuel_per_call: WASM_FUEL_PER_CALL,
@@ -119,9 +122,10 @@ impl WasmSettings {
 
     /// What gives the engine of this kernel, or says why it cannot be set up. Blocks for some milliseconds the first time.
     pub fn engine(&self) -> impl FnOnce() -> Result<Wasm, MapError> + Send + 'static {
-        let options = wasm::Options { memory_bytes_max: self.memory_bytes_max };
+        let (memory_bytes_max, cache) = (self.memory_bytes_max, self.cache.clone());
+        let options = wasm::Options { memory_bytes_max, cache };
         let engine = Arc::clone(&self.engine);
-        move || engine.get_or_init(|| Wasm::start(options)).clone()
+        move || engine.get_or_init(|| Wasm::start(&options)).clone()
     }
 
     /// The operator's word, else what the manifest asks for within the maxima, else the default. Fuel of zero is fuel

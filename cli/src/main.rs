@@ -35,8 +35,10 @@ enum Command {
     Keygen(commands::signing::Keygen),
     /// Fill in a plugin's digests and key id, and sign it
     Sign(commands::signing::Sign),
-    /// Verify a plugin directory exactly as the loader would
+    /// Verify a plugin directory or a bundle exactly as the loader would
     Verify(commands::signing::Verify),
+    /// Pack a signed plugin into one file, for several platforms at once
+    Pack(commands::signing::Pack),
     /// Verify a detached signature
     VerifyFile(commands::signing::VerifyFile),
     /// Scaffold a plugin that builds, tests, signs, loads and answers as it comes
@@ -97,6 +99,7 @@ fn run(command: Command, printer: Printer) -> Result<(), Failure> {
         Command::Keygen(arguments) => commands::signing::keygen(&arguments, printer),
         Command::Sign(arguments) => commands::signing::sign(&arguments, printer),
         Command::Verify(arguments) => commands::signing::verify(&arguments, printer),
+        Command::Pack(arguments) => commands::signing::pack(&arguments, printer),
         Command::VerifyFile(arguments) => commands::signing::verify_file(&arguments, printer),
         Command::New(arguments) => commands::scaffold::new(&arguments, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, printer),

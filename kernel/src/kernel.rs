@@ -138,6 +138,7 @@ fn wasm(config: &Config) -> WasmSettings {
     let limits = &config.limits;
     let max = limits.max.wasm_memory_bytes;
     let mut settings = WasmSettings::new(limits.wasm_memory_bytes, max, config.call_deadline);
+    settings.cache = Some(config.data_dir.join("compiled"));
     settings.fuel_per_call = limits.fuel_per_call;
     settings.fuel_per_call_max = limits.max.fuel_per_call;
     settings.fuel_total = limits.fuel_total;

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use crate::bundle::BundleFault;
 use crate::ids::{Digest, KeyId, PluginName, PluginVersion};
 use crate::wasm::WasmFault;
 
@@ -235,6 +236,14 @@ pub enum AdmitError {
         path: PathBuf,
         /// The first field that differs.
         field: String,
+    },
+    /// A bundle that is none, or hides something.
+    #[error("{path}: {fault}", path = path.display())]
+    Bundle {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: BundleFault,
     },
     /// A wasm module that will not be compiled.
     #[error("{path}: {fault}", path = path.display())]
@@ -508,10 +517,11 @@ impl AdmitError {
     /// Stable code for programs, metrics and the audit log.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        if let Self::Wasm { fault, .. } = self {
-            return fault.code();
+        match self {
+            Self::Wasm { fault, .. } => fault.code(),
+            Self::Bundle { fault, .. } => fault.code(),
+            refused => AdmitErrorKind::from(refused).code(),
         }
-        AdmitErrorKind::from(self).code()
     }
 
     /// Whether the system would call this "operation not permitted".
@@ -558,6 +568,7 @@ impl AdmitErrorKind {
             Self::VersionMismatch => "manifest.version_mismatch",
             Self::ManifestExpired => "manifest.expired",
             Self::ManifestDiffers => "manifest.differs",
+            Self::Bundle => "bundle.refused",
             Self::Wasm => "wasm.refused",
             Self::NoTarget => "manifest.no_target",
             Self::AbiUnsupported => "abi.unsupported",

@@ -22,6 +22,7 @@
 
 pub mod admit;
 pub mod audit;
+pub mod bundle;
 pub mod call;
 pub mod event;
 pub mod ids;

@@ -264,3 +264,30 @@ pub const WASM_SECTION_BYTES_MAX: usize = 4 << 10;
 pub const WASM_FUEL_PER_CALL: u64 = 10_000_000_000;
 /// The most fuel that can be written down: more is the same as no limit.
 pub const WASM_FUEL_MAX: u64 = 1 << 60;
+/// Bytes of one compiled module in the cache.
+pub const WASM_ARTEFACT_BYTES_MAX: u64 = 512 << 20;
+/// Compiled modules in the cache; the oldest go.
+pub const WASM_ARTEFACTS_MAX: usize = 256;
+
+// === Bundles ===
+
+/// Most entries: as many files as a manifest may list, the manifest and its signature.
+pub const BUNDLE_ENTRIES_MAX: usize = FILES_MAX + 2;
+/// All entries together, unpacked, in bytes.
+pub const BUNDLE_UNPACKED_BYTES_MAX: u64 = PLUGIN_BYTES_MAX + MANIFEST_BYTES_MAX + SIGNATURE_BYTES;
+/// How many times its packed size an entry may have when unpacked. Machine code shrinks to a third, text to
+/// a tenth; deflate's own limit is 1,032. The packer stores what shrinks further.
+pub const BUNDLE_RATIO_MAX: u64 = 100;
+/// Up to this size, in bytes, an entry may shrink as far as it does: all of them together stay below 17 MiB.
+pub const BUNDLE_RATIO_FREE_BYTES: u64 = 64 << 10;
+/// Largest bundle, in bytes: everything stored, with the longest names. Whoever reads a bundle's file into
+/// memory stops here.
+pub const BUNDLE_BYTES_MAX: u64 =
+    BUNDLE_UNPACKED_BYTES_MAX + (BUNDLE_ENTRIES_MAX * HEADERS_BYTES_MAX + 22) as u64;
+
+/// Local and central header of one entry, each with its name.
+const HEADERS_BYTES_MAX: usize = 30 + 46 + 2 * PATH_BYTES_MAX;
+
+// Every size and offset fits the 32 bits a plain zip has for it, so a bundle never needs zip64.
+const _: () = assert!(BUNDLE_BYTES_MAX < u32::MAX as u64);
+const _: () = assert!(BUNDLE_ENTRIES_MAX < u16::MAX as usize);

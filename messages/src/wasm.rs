@@ -61,6 +61,26 @@ pub enum WasmFault {
 }
 
 impl WasmFault {
+    /// What its author can do.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Component => "build a core module: for Rust, the target wasm32-unknown-unknown",
+            Self::Malformed { .. } => {
+                "leave out threads, exceptions, garbage collection, wide memory and relaxed SIMD"
+            }
+            Self::Imports { .. } => {
+                "import only from `themis`, and list the capabilities in the manifest"
+            }
+            Self::Export { .. } => "export what the SDK exports",
+            Self::TooMuch { .. } => "declare less, or ask the operator for more",
+            Self::Identity { .. } => "build it with the manifest's name and version",
+            Self::Unmetered { .. } => {
+                "leave the names of the meter alone, and split huge functions"
+            }
+        }
+    }
+
     /// Stable code for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -9,6 +9,7 @@
 //! any number of threads at once. When it fails or its thread dies, what it had copied is freed.
 
 mod admit;
+pub mod bundle;
 mod descriptor;
 mod detached;
 mod discover;
@@ -20,20 +21,24 @@ mod root;
 mod sealed;
 mod sign;
 mod signed;
+mod source;
+mod verify;
 
 pub use admit::{AdmittedPlugin, admit};
 pub use descriptor::Descriptor;
 pub use detached::{Verified, VerifyError, sign_detached, verify_detached};
 pub use discover::{Discovered, discover};
 pub use inspect::{
-    Described, Entry, Finding, Import, Inspection, Segment, Symbols, inspect, remedy,
+    BundleInspection, Described, Entry, Finding, Import, Inspected, Inspection, Metered,
+    ModuleInspection, Packed, Segment, Symbols, inspect, remedy,
 };
 pub use keys::{KeyError, PublicKey, SignatureFault, SigningKey};
 pub use policy::{NameSet, Policy, TrustedKey};
 pub use root::PluginRoot;
 pub use sealed::SealedFile;
-pub use sign::{SignError, sign_dir, verify_dir};
+pub use sign::{SignError, sign_dir};
 pub use signed::Summary;
+pub use verify::{pack_dir, verify_plugin};
 
 #[cfg(test)]
 mod fixtures;

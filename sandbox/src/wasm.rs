@@ -12,6 +12,7 @@
 pub use engine::{Options, Wasm, probe};
 pub use image::{WasmImage, WasmLimits};
 
+mod cache;
 mod engine;
 pub(crate) mod examine;
 mod host;

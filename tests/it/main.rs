@@ -11,6 +11,7 @@
 mod abuse;
 mod bad_input;
 mod budget;
+mod bundle;
 mod concurrency;
 mod conformance;
 mod degraded;

@@ -14,7 +14,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use themis_kernel::admission::{NameSet, SigningKey, sign_detached, sign_dir};
+use themis_kernel::admission::{NameSet, SigningKey, pack_dir, sign_detached, sign_dir};
 use themis_kernel::admit::AdmitErrorKind;
 use themis_kernel::ids::{Digest, PluginName, Tier};
 use themis_kernel::lifecycle::LoadRequest;
@@ -137,6 +137,14 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
     Ok(match kind {
         K::NotAllowed => Case::good().with(|it| it.config.allow = names(&["other"])),
         K::NotTrustedInProcess => Case::good().with(|it| it.config.trusted_in_process.clear()),
+        K::Bundle => Case::good().with(|it| {
+            // A good bundle, with something in front.
+            let bundle = it.site.root().join("it.tdb");
+            pack_dir(&it.dir(), Some(&bundle)).unwrap();
+            let bytes = [b"#!/bin/sh\n", &*std::fs::read(&bundle).unwrap()].concat();
+            std::fs::write(&bundle, bytes).unwrap();
+            it.request.path = "it.tdb".into();
+        }),
         K::Wasm => Case::good().with(|it| {
             it.config.default_tier = Tier::Wasm;
             std::fs::write(it.dir().join("it.wasm"), COMPONENT).unwrap();
@@ -396,9 +404,12 @@ fn no_refused_plugin_runs() {
         match provoke(kind) {
             Ok(case) => {
                 let (outcome, witnessed) = load(case);
-                // Modules have codes of their own.
-                let code =
-                    if kind == AdmitErrorKind::Wasm { "wasm.component" } else { kind.code() };
+                // Modules and bundles have codes of their own.
+                let code = match kind {
+                    AdmitErrorKind::Wasm => "wasm.component",
+                    AdmitErrorKind::Bundle => "bundle.prepended",
+                    kind => kind.code(),
+                };
                 assert_eq!(outcome, Err(code.to_owned()), "{kind:?}");
                 assert!(!witnessed, "{kind:?}: the plugin was refused, and its constructor ran");
                 ran += 1;

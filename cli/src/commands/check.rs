@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use themis_kernel::conformance::{Effort, Subject, run as look};
 use themis_kernel::ids::Tier;
 
-use super::refuse_bundle;
 use crate::output::{Failure, Printer, bare, table};
 
 /// A behaviour that takes longer than this, and so much more for each reload, has a plugin that hangs.
@@ -52,7 +51,11 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     if arguments.reporting {
         return report(arguments);
     }
-    refuse_bundle(&arguments.dir)?;
+    if !arguments.dir.is_dir() {
+        let what = "is no directory: a plugin is checked where its files lie, not as a bundle";
+        let path = arguments.dir.display();
+        return Err(Failure::new("path.wrong_file_type", format!("{path}: {what}")));
+    }
     // What the second process leaves behind when it is ended goes with this directory.
     let private = tempfile::Builder::new().prefix("themis-check-").tempdir().map_err(failed)?;
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;

@@ -1,26 +1,30 @@
-//! `inspect`: what a library is, and every reason to refuse it with its remedy. Nothing of it runs.
+//! `inspect`: what a library, module or bundle is, and every reason to refuse it with its remedy. Nothing of it runs.
 
 use std::path::PathBuf;
 
-use themis_kernel::admission::{Described, Inspection, inspect};
+use themis_kernel::admission::{
+    BundleInspection, Described, Finding, Inspected, Inspection, ModuleInspection, inspect,
+};
 
-use super::refuse_bundle;
 use crate::output::{Failure, Printer, clean, table};
 
-/// Look at a library without running any of it.
+/// Look at a plugin's code without running any of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A shared library, or a plugin directory, signed or not
+    /// A shared library, a wasm module, a bundle, or a plugin directory, signed or not
     file: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure> {
-    refuse_bundle(&arguments.file)?;
-    let inspection = inspect(&arguments.file)?;
-    printer.show(&inspection, people)?;
-    let Some(first) = inspection.findings.first() else { return Ok(()) };
-    let (file, what) = (inspection.file.display(), &first.what);
-    let more = match inspection.findings.len() - 1 {
+    let inspected = inspect(&arguments.file)?;
+    printer.show(&inspected, |inspected| match inspected {
+        Inspected::Library(library) => people(library),
+        Inspected::Module(module) => people_of_module(module),
+        Inspected::Bundle(bundle) => people_of_bundle(bundle),
+    })?;
+    let Some(first) = inspected.findings().first() else { return Ok(()) };
+    let (file, what) = (inspected.file().display(), &first.what);
+    let more = match inspected.findings().len() - 1 {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
@@ -46,15 +50,55 @@ fn people(inspection: &Inspection) -> String {
     if inspection.segments.is_empty() {
         parts.pop();
     }
-    parts.push(if inspection.findings.is_empty() {
-        "nothing found that a kernel would refuse it for".to_owned()
-    } else {
-        let rows = inspection.findings.iter().map(|finding| {
-            [finding.code.to_owned(), finding.what.clone(), finding.remedy.to_owned()]
-        });
-        table(["refused with", "because", "remedy"], rows)
-    });
+    parts.push(reasons(&inspection.findings));
     parts.join("\n\n")
+}
+
+fn reasons(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "nothing found that a kernel would refuse it for".to_owned();
+    }
+    let rows = findings
+        .iter()
+        .map(|finding| [finding.code.to_owned(), clean(&finding.what), finding.remedy.to_owned()]);
+    table(["refused with", "because", "remedy"], rows)
+}
+
+fn people_of_module(module: &ModuleInspection) -> String {
+    let metered = match &module.metered {
+        Some(it) => {
+            format!("{} bytes, {} checks, {} loops unrolled", it.size, it.checks, it.unrolled)
+        }
+        None => "not to be metered".to_owned(),
+    };
+    let rows = [
+        ("file", module.file.display().to_string()),
+        ("size", format!("{} bytes; metered {metered}", module.size)),
+        ("sha256", module.sha256.to_string()),
+        ("says", module.identity.clone().unwrap_or_else(|| "nothing".to_owned())),
+        ("imports", or_none(&module.imports)),
+        ("exports", or_none(&module.exports)),
+        ("memory", format!("{} bytes to begin with", module.memory_bytes)),
+    ];
+    let rows = rows.map(|(field, value)| [field.to_owned(), clean(&value)]);
+    format!("{}\n\n{}", table(["field", "value"], rows), reasons(&module.findings))
+}
+
+fn people_of_bundle(bundle: &BundleInspection) -> String {
+    let rows = [
+        ("bundle", bundle.file.display().to_string()),
+        ("size", format!("{} bytes", bundle.size)),
+        ("plugin", format!("{} {}", bundle.name, bundle.version)),
+        ("key", format!("{} (`themis verify` checks the signature)", bundle.key_id)),
+        ("runs here", bundle.runs_here.clone().unwrap_or_else(|| "nothing of it".to_owned())),
+    ];
+    let rows = rows.map(|(field, value)| [field.to_owned(), clean(&value)]);
+    let files = bundle.files.iter().map(|file| {
+        let target = file.target.clone().unwrap_or_default();
+        [clean(&file.path), target, file.size.to_string(), file.packed_size.to_string()]
+    });
+    let files = table(["file", "target", "bytes", "packed"], files);
+    format!("{}\n\n{files}", table(["field", "value"], rows))
 }
 
 fn fields(inspection: &Inspection) -> Vec<[String; 2]> {

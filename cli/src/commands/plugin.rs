@@ -7,7 +7,6 @@ use hyper::Method;
 use serde_json::{Value, json};
 use themis_kernel::limits::MESSAGE_BYTES_MAX;
 
-use super::refuse_bundle;
 use crate::client::{Client, segment};
 use crate::output::{Failure, Printer, bare, table};
 
@@ -177,7 +176,6 @@ fn settled(client: &Client, plugin: &str, printer: Printer) -> Result<(), Failur
 
 /// The kernel runs elsewhere: a relative path is this shell's.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    refuse_bundle(path)?;
     std::path::absolute(path)
         .map_err(|error| Failure::new("path.invalid", format!("{}: {error}", path.display())))
 }

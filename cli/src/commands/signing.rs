@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use themis_kernel::SignatureVerifier;
-use themis_kernel::admission::{PublicKey, SigningKey, sign_dir, verify_dir};
+use themis_kernel::admission::{PublicKey, SigningKey, pack_dir, sign_dir, verify_plugin};
 
-use super::refuse_bundle;
 use crate::output::{Failure, Printer, bare};
 
 /// Make a pair of keys.
@@ -59,23 +58,46 @@ pub(crate) fn sign(arguments: &Sign, printer: Printer) -> Result<(), Failure> {
 /// Verify exactly as the loader would.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// The plugin's directory
-    dir: PathBuf,
+    /// The plugin's directory, or a bundle
+    #[arg(value_name = "DIR_OR_TDB")]
+    plugin: PathBuf,
     /// The public key to trust
     #[arg(long, value_name = "FILE")]
     trust: PathBuf,
 }
 
 pub(crate) fn verify(arguments: &Verify, printer: Printer) -> Result<(), Failure> {
-    refuse_bundle(&arguments.dir)?;
     let key = PublicKey::from_pem_file(&arguments.trust)?;
-    let plugin = verify_dir(&arguments.dir, &key, jiff::Timestamp::now())?;
+    let plugin = verify_plugin(&arguments.plugin, &key, jiff::Timestamp::now())?;
     let (name, version) = (&plugin.manifest.name, &plugin.manifest.version);
     let verified = json!({
         "name": name, "version": version, "key_id": plugin.key_id,
         "manifest_digest": plugin.manifest_digest,
     });
     printer.show(&verified, |_| format!("{name} {version} is signed by key {}", plugin.key_id))
+}
+
+/// Pack a signed plugin into one file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pack {
+    /// The plugin's directory
+    dir: PathBuf,
+    /// The bundle; NAME-VERSION.tdb in this directory when left out
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn pack(arguments: &Pack, printer: Printer) -> Result<(), Failure> {
+    let (manifest, to) = pack_dir(&arguments.dir, arguments.output.as_deref())?;
+    let size = std::fs::metadata(&to).map_or(0, |it| it.len());
+    let packed = json!({
+        "name": manifest.name, "version": manifest.version, "bundle": to, "size": size,
+        "files": manifest.files.len(),
+    });
+    printer.show(&packed, |_| {
+        let (name, version, files) = (&manifest.name, &manifest.version, manifest.files.len());
+        format!("packed {name} {version}, {files} files, into {} ({size} bytes)", to.display())
+    })
 }
 
 /// Verify a detached signature.

@@ -17,6 +17,7 @@ use super::policy::Policy;
 use super::root::{Dir, Opened, PluginFile, PluginRoot};
 use super::sealed::{Purpose, SealedFile, Sealer, hash};
 use super::signed::{check_files, check_listing, check_signed};
+use super::source::{OpenBundle, Source, is_bundle};
 use crate::wasm::examine::{Examined, examine};
 
 /// A plugin that may be mapped, with the very bytes that were verified.
@@ -72,11 +73,19 @@ impl Admission<'_> {
         let components = root.components(&self.request.path)?;
         let (parent, plugin) = open_below(root, &components)?;
         match (plugin, components.as_slice()) {
-            (Opened::Dir(dir), [.., name, version]) => self.directory(&dir, (name, version)),
+            (Opened::Dir(dir), [.., name, version]) => {
+                self.files(Source::Dir(&dir), Some((name, version)))
+            }
             // A directory right below the root: its manifest, if any, is told where it belongs.
             (Opened::Dir(dir), components) => {
                 let version = components.last().map_or("", String::as_str);
-                self.directory(&dir, ("", version))
+                self.files(Source::Dir(&dir), Some(("", version)))
+            }
+            (Opened::File(file), _) if is_bundle(&file.path) => {
+                let path = file.path.clone();
+                let sealed = OpenBundle::seal(&self.sealer, file)?;
+                let bundle = OpenBundle::read(&path, sealed.bytes())?;
+                self.files(Source::Bundle(&bundle), None)
             }
             (Opened::File(file), components) => {
                 let name = components.last().map_or("", String::as_str);
@@ -89,25 +98,30 @@ impl Admission<'_> {
         }
     }
 
-    fn directory(&self, dir: &Dir, place: (&str, &str)) -> Result<AdmittedPlugin, AdmitError> {
-        let signed = check_signed(dir, place, self.policy, self.now)?;
+    /// A directory or a bundle of the same files.
+    fn files(
+        &self,
+        source: Source<'_>,
+        place: Option<(&str, &str)>,
+    ) -> Result<AdmittedPlugin, AdmitError> {
+        let signed = check_signed(source, place, self.policy, self.now)?;
         let manifest = signed.manifest;
         if let Some(field) =
             self.request.manifest.as_ref().and_then(|given| manifest.first_difference(given))
         {
-            let path = dir.path.join(themis_messages::manifest::MANIFEST_FILE);
+            let path = source.path().join(themis_messages::manifest::MANIFEST_FILE);
             return Err(AdmitError::ManifestDiffers { path, field });
         }
         let tier = self.policy.tier_for(&manifest.name, self.request.tier)?;
-        let (tier, listed) = self.choose(dir, &manifest, tier)?;
-        let (target, code) = (listed.target.clone(), dir.path.join(&listed.path));
-        check_listing(dir, &manifest)?;
+        let (tier, listed) = self.choose(source, &manifest, tier)?;
+        let (target, code) = (listed.target.clone(), source.path().join(&listed.path));
+        check_listing(source, &manifest)?;
 
         let mut kept = Kept::default();
-        check_files(dir, &manifest, self.policy, |listed, file| {
+        check_files(source, &manifest, self.policy, |listed, file| {
             self.keep(&mut kept, &target, listed, file)
         })?;
-        let image = kept.image.ok_or_else(|| no_target(dir, &manifest, &target))?;
+        let image = kept.image.ok_or_else(|| no_target(source, &manifest, &target))?;
         let (descriptor, wasm) = match tier {
             Tier::Wasm => {
                 let examined = self.examine(&code, &image, &manifest)?;
@@ -123,7 +137,7 @@ impl Admission<'_> {
             data: Arc::new(kept.data),
             key_id: signed.key_id,
             tier,
-            path: dir.path.clone(),
+            path: source.path().to_owned(),
             manifest,
         })
     }
@@ -132,7 +146,7 @@ impl Admission<'_> {
     /// asks for a tier by name gets that or nothing.
     fn choose<'m>(
         &self,
-        dir: &Dir,
+        source: Source<'_>,
         manifest: &'m Manifest,
         tier: Tier,
     ) -> Result<(Tier, &'m ListedFile), AdmitError> {
@@ -143,9 +157,9 @@ impl Admission<'_> {
             (Tier::InProcess | Tier::Process, None, Some(wasm)) if self.request.tier.is_none() => {
                 Ok((Tier::Wasm, wasm))
             }
-            (Tier::Wasm, _, None) => Err(no_target(dir, manifest, &Target::Wasm32)),
+            (Tier::Wasm, _, None) => Err(no_target(source, manifest, &Target::Wasm32)),
             (Tier::InProcess | Tier::Process, None, _) => {
-                Err(no_target(dir, manifest, &Target::HOST))
+                Err(no_target(source, manifest, &Target::HOST))
             }
         }
     }
@@ -202,11 +216,11 @@ fn described(manifest: &Manifest, examined: &Examined) -> Descriptor {
 }
 
 /// What is wanted and what there is.
-fn no_target(dir: &Dir, manifest: &Manifest, wanted: &Target) -> AdmitError {
+fn no_target(source: Source<'_>, manifest: &Manifest, wanted: &Target) -> AdmitError {
     let there = manifest.files.iter().map(|file| file.target.as_str());
     let there: Vec<_> = there.filter(|target| *target != Target::Data.as_str()).collect();
     AdmitError::NoTarget {
-        path: dir.path.clone(),
+        path: source.path().to_owned(),
         target: wanted.as_str().to_owned(),
         there: there.join(", "),
     }

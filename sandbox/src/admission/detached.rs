@@ -21,6 +21,7 @@ use super::root::{Dir, PluginFile};
 use super::sealed::Purpose;
 use super::sign::replace;
 use super::signed::{read_signature, verify};
+use super::source::Source;
 
 /// Admits a binary with its detached signature.
 ///
@@ -34,7 +35,7 @@ pub(super) fn admit(
 ) -> Result<AdmittedPlugin, AdmitError> {
     let policy = admission.policy;
     let path = file.path.clone();
-    let signature = read_signature(dir, &format!("{file_name}.sig"))?;
+    let signature = read_signature(Source::Dir(dir), &format!("{file_name}.sig"))?;
     let image = admission.sealer.seal(file, policy.file_bytes_max, Purpose::Code)?;
     let elf = Image::parse(&path, image.bytes())?;
     let descriptor = elf.descriptor()?;

@@ -10,6 +10,7 @@ use super::policy::Policy;
 use super::root::{Dir, PluginRoot};
 use super::sealed::hash;
 use super::signed::{Summary, check_files, check_listing, check_signed};
+use super::source::Source;
 
 /// Fewest threads: hashing one plugin hides the disk's wait for another.
 const THREADS_MIN: usize = 2;
@@ -122,9 +123,10 @@ fn verify(
     now: jiff::Timestamp,
 ) -> Result<Summary, AdmitError> {
     let dir = root.dir()?.open_dir(&place.name)?.open_dir(&place.version)?;
-    let summary = check_signed(&dir, (&place.name, &place.version), policy, now)?;
-    check_listing(&dir, &summary.manifest)?;
-    check_files(&dir, &summary.manifest, policy, |_, file| {
+    let summary =
+        check_signed(Source::Dir(&dir), Some((&place.name, &place.version)), policy, now)?;
+    check_listing(Source::Dir(&dir), &summary.manifest)?;
+    check_files(Source::Dir(&dir), &summary.manifest, policy, |_, file| {
         hash(&file, policy.file_bytes_max).map(|(digest, _size)| digest)
     })?;
     Ok(summary)

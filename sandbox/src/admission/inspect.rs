@@ -19,6 +19,12 @@ use themis_messages::strict_json;
 use super::descriptor::Descriptor;
 use super::elf::{Image, LIST_MAX};
 use super::root::{Dir, PluginFile, from_io};
+use super::source::BUNDLE_ENDING;
+pub use bundle::{BundleInspection, Packed};
+pub use module::{Metered, ModuleInspection};
+
+mod bundle;
+mod module;
 
 /// What a library is, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -177,15 +183,50 @@ pub fn remedy(kind: AdmitErrorKind) -> Option<&'static str> {
     REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy)
 }
 
-/// Looks at a library, or at the one in a plugin directory that is for this machine. Nothing is executed.
+/// What was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Inspected {
+    /// A library.
+    Library(Inspection),
+    /// A wasm module.
+    Module(ModuleInspection),
+    /// A bundle.
+    Bundle(BundleInspection),
+}
+
+impl Inspected {
+    /// What was looked at.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Library(it) => &it.file,
+            Self::Module(it) => &it.file,
+            Self::Bundle(it) => &it.file,
+        }
+    }
+
+    /// Every reason to refuse it.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Library(it) => &it.findings,
+            Self::Module(it) => &it.findings,
+            Self::Bundle(_) => &[],
+        }
+    }
+}
+
+/// Looks at a library, at the one in a plugin directory that is for this machine, at a wasm module, or at a bundle. Nothing is
+/// executed.
 ///
 /// A plugin directory need not be signed: its library is compared with whatever name, version and ABI the
 /// manifest has.
 ///
 /// # Errors
-/// [`AdmitError`] when there is no library to look at: what cannot be opened, is too large, or is a plugin
-/// directory whose manifest names none.
-pub fn inspect(path: &Path) -> Result<Inspection, AdmitError> {
+/// [`AdmitError`] when there is nothing to look at: what cannot be opened, is too large, is no well-made bundle, or is a
+/// plugin directory whose manifest names no code that this machine can run.
+pub fn inspect(path: &Path) -> Result<Inspected, AdmitError> {
     let fault = |action, error: std::io::Error| from_io(path, action, &error);
     // Opening a pipe would wait for its other end.
     let file = OpenOptions::new()
@@ -202,10 +243,14 @@ pub fn inspect(path: &Path) -> Result<Inspection, AdmitError> {
         return Err(AdmitError::WrongFileType { path: path.to_owned(), wanted });
     }
     let file = PluginFile { file, path: path.to_owned(), size: metadata.len() };
-    library(file, [None, None, None])
+    match path.extension() {
+        Some(ending) if ending == BUNDLE_ENDING => bundle::bundle(file).map(Inspected::Bundle),
+        Some(ending) if ending == "wasm" => module::module(file).map(Inspected::Module),
+        Some(_) | None => library(file, [None, None, None]).map(Inspected::Library),
+    }
 }
 
-fn directory(path: &Path) -> Result<Inspection, AdmitError> {
+fn directory(path: &Path) -> Result<Inspected, AdmitError> {
     let dir = Dir::open(path)?;
     let manifest = dir.open_file(MANIFEST_FILE)?;
     let place = manifest.path.clone();
@@ -213,21 +258,27 @@ fn directory(path: &Path) -> Result<Inspection, AdmitError> {
         AdmitError::ManifestSyntax { path: place.clone(), what: error.to_string() }
     })?;
     let target = Target::HOST.as_str();
-    let listed = value["files"].as_array().into_iter().flatten();
-    let native =
-        listed.filter(|file| file["target"] == *target).find_map(|file| file["path"].as_str());
-    let native = native.ok_or_else(|| {
+    let path_of = |target: &str| {
+        let listed = value["files"].as_array().into_iter().flatten();
+        listed.filter(|file| file["target"] == *target).find_map(|file| file["path"].as_str())
+    };
+    let (native, wasm) = (path_of(target), path_of(Target::Wasm32.as_str()));
+    let code = native.or(wasm).ok_or_else(|| {
         let listed = value["files"].as_array().into_iter().flatten();
         let there: Vec<_> = listed.filter_map(|file| file["target"].as_str()).collect();
         let there = there.join(", ").chars().take(200).flat_map(char::escape_default).collect();
         AdmitError::NoTarget { path: place.clone(), target: target.to_owned(), there }
     })?;
-    check_relative_path(native).map_err(|fault| AdmitError::PathInvalid {
-        path: native.chars().take(80).flat_map(char::escape_default).collect(),
+    check_relative_path(code).map_err(|fault| AdmitError::PathInvalid {
+        path: code.chars().take(80).flat_map(char::escape_default).collect(),
         fault,
     })?;
     let said = ["name", "version", "abi"].map(|key| value[key].as_str().map(str::to_owned));
-    library(dir.open_path(native)?, said)
+    let file = dir.open_path(code)?;
+    match native {
+        Some(_) => library(file, said).map(Inspected::Library),
+        None => module::module(file).map(Inspected::Module),
+    }
 }
 
 fn library(file: PluginFile, said: [Option<String>; 3]) -> Result<Inspection, AdmitError> {

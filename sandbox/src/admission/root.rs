@@ -276,6 +276,19 @@ pub(super) struct Entry {
 }
 
 impl PluginFile {
+    /// Opens a file by a path of the operator's own.
+    pub(super) fn open(path: &Path) -> Result<Self, AdmitError> {
+        let flags = ANYTHING.difference(OFlags::NOFOLLOW);
+        let fd = rustix::fs::open(path, flags, Mode::empty());
+        let fd = fd.map_err(|errno| from_errno(path, "open", errno))?;
+        let status = rustix::fs::fstat(&fd).map_err(|errno| from_errno(path, "stat", errno))?;
+        if !FileType::from_raw_mode(status.st_mode).is_file() {
+            return Err(wrong_type(path, "regular file"));
+        }
+        let size = u64::try_from(status.st_size).unwrap_or_default();
+        Ok(Self { file: File::from(fd), path: path.to_owned(), size })
+    }
+
     /// Reads all of it, at most `max` bytes however much it has grown since it was opened.
     pub(super) fn read(self, max: u64) -> Result<Vec<u8>, AdmitError> {
         self.check_size(max)?;

@@ -1,4 +1,4 @@
-//! The author's side: fills a manifest in and signs it, and verifies it as the loader would.
+//! The author's side: fills a manifest in and signs it.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use themis_messages::admit::{AdmitError, PathFault};
-use themis_messages::ids::Tier;
 use themis_messages::limits::{FILE_BYTES_MAX, FILES_MAX, MANIFEST_BYTES_MAX};
 use themis_messages::manifest::{
     MANIFEST_FILE, Manifest, SIGNATURE_FILE, Target, check_relative_path,
 };
 use themis_messages::strict_json::{self, StrictJsonError};
 
-use super::elf::preflight;
-use super::keys::{PublicKey, SigningKey};
-use super::policy::{NameSet, Policy, TrustedKey};
-use super::root::{Dir, PluginFile, from_io, missing_as};
-use super::sealed::{Purpose, Sealer, hash};
-use super::signed::{Summary, check_files, check_listing, check_signed};
+use super::bundle::PackError;
+use super::keys::SigningKey;
+use super::root::{Dir, PluginFile, missing_as};
+use super::sealed::hash;
+use super::signed::check_listing;
+use super::source::Source;
 
 /// Why a directory could not be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +60,14 @@ pub enum SignError {
         /// The limit.
         max: usize,
     },
+    /// The files cannot be packed.
+    #[error("{path}: {error}", path = path.display())]
+    Pack {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: PackError,
+    },
     /// The result could not be written.
     #[error("{path}: cannot write: {error}", path = path.display())]
     Write {
@@ -84,6 +91,7 @@ impl SignError {
             Self::Shape { .. } => "manifest.field",
             Self::Path { .. } => "path.invalid",
             Self::TooManyFiles { .. } => "sign.too_many_files",
+            Self::Pack { error, .. } => error.code(),
             Self::Write { .. } => "sign.write",
         }
     }
@@ -123,7 +131,7 @@ pub fn sign_dir(dir: &Path, key: &SigningKey) -> Result<Manifest, SignError> {
 
     let text = format!("{:#}\n", Value::Object(fields));
     let manifest = Manifest::parse(&path, text.as_bytes())?;
-    check_listing(&opened, &manifest)?;
+    check_listing(Source::Dir(&opened), &manifest)?;
     let signature = key.sign(text.as_bytes());
     for (name, bytes) in [(MANIFEST_FILE, text.as_bytes()), (SIGNATURE_FILE, &signature)] {
         let path = dir.join(name);
@@ -230,67 +238,6 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         };
     }
     Ok(())
-}
-
-/// Verifies a plugin directory as the loader would, with one trusted key, for any name. Its place must say
-/// the name and version: `…/<name>/<version>`. The library for this machine, if one is listed, is looked at
-/// as before mapping.
-///
-/// # Errors
-/// [`AdmitError`]: what the loader would say.
-pub fn verify_dir(
-    dir: &Path,
-    key: &PublicKey,
-    now: jiff::Timestamp,
-) -> Result<Summary, AdmitError> {
-    let place = dir.canonicalize().map_err(|error| from_io(dir, "open", &error))?;
-    let component = |path: Option<&Path>| {
-        let name = path.and_then(Path::file_name).and_then(|name| name.to_str());
-        name.unwrap_or_default().to_owned()
-    };
-    let (name, version) = (component(place.parent()), component(Some(&place)));
-    let policy = trusting(key);
-    let opened = Dir::open(dir)?;
-    let summary = check_signed(&opened, (&name, &version), &policy, now)?;
-    check_listing(&opened, &summary.manifest)?;
-    // Nothing here will be mapped as code: the copies need no right to it, and so no other place.
-    let sealer = Sealer::new(Path::new(""));
-    check_files(&opened, &summary.manifest, &policy, |listed, file| {
-        if listed.target != Target::HOST {
-            return hash(&file, FILE_BYTES_MAX).map(|(digest, _size)| digest);
-        }
-        let path = file.path.clone();
-        let copy = sealer.seal(file, FILE_BYTES_MAX, Purpose::Data)?;
-        // Bytes that are not the signed ones are reported as that, not by what is wrong inside.
-        if copy.digest() == listed.sha256 {
-            preflight(&path, copy.bytes(), &summary.manifest)?;
-        }
-        Ok(copy.digest())
-    })?;
-    Ok(summary)
-}
-
-/// The policy of somebody who trusts one key for everything.
-fn trusting(key: &PublicKey) -> Policy {
-    let pin = TrustedKey {
-        label: "given".to_owned(),
-        key: key.clone(),
-        not_before: None,
-        not_after: None,
-        plugins: NameSet::Any,
-    };
-    Policy {
-        allow: NameSet::Any,
-        trusted_in_process: Default::default(),
-        default_tier: Tier::InProcess,
-        tiers: Default::default(),
-        keys: vec![pin],
-        revoked_keys: Default::default(),
-        revoked_digests: Default::default(),
-        floors: Default::default(),
-        file_bytes_max: FILE_BYTES_MAX,
-        wasm_memory_bytes_max: u64::MAX,
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::descriptor::unsupported;
 use super::keys::{PublicKey, SignatureFault};
 use super::policy::Policy;
 use super::root::{Dir, PluginFile, missing_as};
+use super::source::Source;
 
 /// What a verified plugin directory says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,21 +27,23 @@ pub struct Summary {
 }
 
 /// Everything that can be said before a listed file is opened; `place` is the plugin's and the version's
-/// directory name.
+/// directory name. A bundle says by its manifest alone what it is.
 pub(super) fn check_signed(
-    dir: &Dir,
-    place: (&str, &str),
+    source: Source<'_>,
+    place: Option<(&str, &str)>,
     policy: &Policy,
     now: jiff::Timestamp,
 ) -> Result<Summary, AdmitError> {
-    let file = dir.open_file(MANIFEST_FILE)?;
+    let file = source.open_path(MANIFEST_FILE)?;
     let path = file.path.clone();
     let bytes = file.read(MANIFEST_BYTES_MAX)?;
     let manifest = Manifest::parse(&path, &bytes)?;
-    check_place(&path, place, &manifest)?;
+    if let Some(place) = place {
+        check_place(&path, place, &manifest)?;
+    }
     policy.check_name(&manifest.name)?;
     let key = policy.check_key(&path, manifest.key_id, &manifest.name, now)?;
-    verify(&path, &bytes, &read_signature(dir, SIGNATURE_FILE)?, key)?;
+    verify(&path, &bytes, &read_signature(source, SIGNATURE_FILE)?, key)?;
 
     if let Some(expires) = manifest.expires.filter(|expires| now > *expires) {
         return Err(AdmitError::ManifestExpired { path, expires });
@@ -73,9 +76,9 @@ fn check_place(
 }
 
 /// Reads a signature file: exactly 64 bytes.
-pub(super) fn read_signature(dir: &Dir, name: &str) -> Result<Signature, AdmitError> {
-    let file = dir
-        .open_file(name)
+pub(super) fn read_signature(source: Source<'_>, name: &str) -> Result<Signature, AdmitError> {
+    let file = source
+        .open_path(name)
         .map_err(|error| missing_as(error, |path| AdmitError::SignatureMissing { path }))?;
     let path = file.path.clone();
     let length = |found| AdmitError::SignatureLength { path: path.clone(), found };
@@ -91,7 +94,7 @@ pub(super) fn read_signature(dir: &Dir, name: &str) -> Result<Signature, AdmitEr
 /// The 64 bytes, and where they were.
 pub(super) struct Signature {
     path: PathBuf,
-    bytes: [u8; 64],
+    pub(super) bytes: [u8; 64],
 }
 
 /// Verifies the exact bytes of what lies at `path`.
@@ -111,8 +114,8 @@ pub(super) fn verify(
     })
 }
 
-/// Whether the directory holds the listed files and nothing else.
-pub(super) fn check_listing(dir: &Dir, manifest: &Manifest) -> Result<(), AdmitError> {
+/// Whether the directory or bundle holds the listed files and nothing else.
+pub(super) fn check_listing(source: Source<'_>, manifest: &Manifest) -> Result<(), AdmitError> {
     let mut missing: BTreeSet<&str> =
         manifest.files.iter().map(|file| file.path.as_str()).collect();
     let mut expected = missing.clone();
@@ -123,9 +126,19 @@ pub(super) fn check_listing(dir: &Dir, manifest: &Manifest) -> Result<(), AdmitE
         .iter()
         .flat_map(|file| file.path.match_indices('/').filter_map(|(at, _)| file.path.get(..at)))
         .collect();
-    list(dir, "", &expected, &parents, &mut missing)?;
+    match source {
+        Source::Dir(dir) => list(dir, "", &expected, &parents, &mut missing)?,
+        Source::Bundle(bundle) => {
+            for path in bundle.paths() {
+                if !expected.contains(path) {
+                    return Err(AdmitError::UnlistedFile { path: source.path().join(path) });
+                }
+                missing.remove(path);
+            }
+        }
+    }
     match missing.first() {
-        Some(first) => Err(AdmitError::MissingFile { path: dir.path.join(first) }),
+        Some(first) => Err(AdmitError::MissingFile { path: source.path().join(first) }),
         None => Ok(()),
     }
 }
@@ -157,7 +170,7 @@ fn list<'a>(
 
 /// Opens every listed file, lets `take` read it, and compares the digest of what was read.
 pub(super) fn check_files(
-    dir: &Dir,
+    source: Source<'_>,
     manifest: &Manifest,
     policy: &Policy,
     mut take: impl FnMut(&ListedFile, PluginFile) -> Result<Digest, AdmitError>,
@@ -165,11 +178,11 @@ pub(super) fn check_files(
     // What they add up to is known before anything is read.
     let size = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
     if size > PLUGIN_BYTES_MAX {
-        let (path, max) = (dir.path.clone(), PLUGIN_BYTES_MAX);
+        let (path, max) = (source.path().to_owned(), PLUGIN_BYTES_MAX);
         return Err(AdmitError::FileTooLarge { path, size, max });
     }
     for listed in &manifest.files {
-        let file = dir
+        let file = source
             .open_path(&listed.path)
             .map_err(|error| missing_as(error, |path| AdmitError::MissingFile { path }))?;
         let path = file.path.clone();

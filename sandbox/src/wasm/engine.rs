@@ -1,6 +1,7 @@
 //! The engine: one for all plugins of a host, with room for their instances set aside.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use wasmtime::{
     PoolingAllocationConfig,
 };
 
+use super::cache::Cache;
 use super::host::{State, link};
 use super::image::{WasmImage, WasmLimits};
 use super::meter;
@@ -24,10 +26,12 @@ use crate::admission::AdmittedPlugin;
 use crate::native::HostServices;
 
 /// What the engine needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The most linear memory that any instance may have, in bytes: address space is set aside for it.
     pub memory_bytes_max: u64,
+    /// Where compiled modules are kept; nowhere without.
+    pub cache: Option<PathBuf>,
 }
 
 /// The engine of one host. Cheap to clone.
@@ -37,6 +41,7 @@ pub struct Wasm(Arc<Inner>);
 struct Inner {
     engine: Engine,
     linker: Linker<State>,
+    cache: Option<Cache>,
     /// Modules that are in use, by digest: loading one again compiles nothing.
     compiled: Mutex<BTreeMap<Digest, Arc<Mutex<Weak<Compiled>>>>>,
 }
@@ -62,11 +67,19 @@ impl Wasm {
     ///
     /// # Errors
     /// The system does not give as much address space as is set aside.
-    pub fn start(options: Options) -> Result<Self, MapError> {
+    pub fn start(options: &Options) -> Result<Self, MapError> {
         let engine = Engine::new(&config(options)).map_err(|error| refused(&error))?;
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(|error| refused(&error))?;
-        Ok(Self(Arc::new(Inner { engine, linker, compiled: Mutex::default() })))
+        let cache = options.cache.as_deref().and_then(|dir| match Cache::open(dir, &engine) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                let dir = dir.display();
+                tracing::warn!(%dir, %error, "compiled code cannot be kept: each start compiles anew");
+                None
+            }
+        });
+        Ok(Self(Arc::new(Inner { engine, linker, cache, compiled: Mutex::default() })))
     }
 
     /// What a thread needs once, before its first call: some hundred microseconds that no caller should pay.
@@ -93,7 +106,7 @@ impl Wasm {
         let mut known = place.lock();
         let (compiled, reused) = match known.upgrade() {
             Some(compiled) => (compiled, true),
-            None => (Arc::new(self.compile(bytes)?), false),
+            None => (Arc::new(self.compile(plugin.image.digest(), bytes)?), false),
         };
         *known = Arc::downgrade(&compiled);
         drop(known);
@@ -113,23 +126,37 @@ impl Wasm {
         }))
     }
 
-    fn compile(&self, bytes: &[u8]) -> Result<Compiled, MapError> {
+    fn compile(&self, digest: Digest, bytes: &[u8]) -> Result<Compiled, MapError> {
+        let Inner { engine, cache, linker, .. } = &*self.0;
+        let kept = cache.as_ref().and_then(|cache| cache.load(engine, digest));
+        let module = match kept {
+            Some(module) => module,
+            None => {
+                let module = self.compile_anew(bytes)?;
+                if let Some(cache) = cache {
+                    cache.store(digest, &module);
+                }
+                module
+            }
+        };
+        let range = module.image_range();
+        let code_bytes = (range.end as u64).saturating_sub(range.start as u64);
+        let module = linker.instantiate_pre(&module).map_err(|error| refused(&error))?;
+        Ok(Compiled { module, code_bytes })
+    }
+
+    fn compile_anew(&self, bytes: &[u8]) -> Result<Module, MapError> {
         let metered = meter::instrument(bytes, &meter::Options::default());
         let metered = metered.map_err(|error| {
             let fault = WasmFault::Unmetered { why: error.to_string() };
             MapError::Compile { what: fault.to_string() }
         })?;
-        let module = Module::from_binary(&self.0.engine, &metered.module);
-        let module = module.map_err(|error| refused(&error))?;
-        let range = module.image_range();
-        let code_bytes = (range.end as u64).saturating_sub(range.start as u64);
-        let module = self.0.linker.instantiate_pre(&module).map_err(|error| refused(&error))?;
-        Ok(Compiled { module, code_bytes })
+        Module::from_binary(&self.0.engine, &metered.module).map_err(|error| refused(&error))
     }
 }
 
 /// What is compiled, and how: the validator has accepted no more than is switched on here.
-fn config(options: Options) -> Config {
+fn config(options: &Options) -> Config {
     let memory = usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX);
     let tables = u32::try_from(WASM_TABLES_MAX).unwrap_or(u32::MAX);
     let elements = usize::try_from(WASM_TABLE_ELEMENTS_MAX).unwrap_or(usize::MAX);
@@ -164,5 +191,6 @@ fn config(options: Options) -> Config {
 /// # Errors
 /// [`MapError::Compile`] with the engine's words.
 pub fn probe() -> Result<(), MapError> {
-    Wasm::start(Options { memory_bytes_max: WASM_MEMORY_BYTES_MAX }).map(drop)
+    let options = Options { memory_bytes_max: WASM_MEMORY_BYTES_MAX, cache: None };
+    Wasm::start(&options).map(drop)
 }

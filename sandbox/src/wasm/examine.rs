@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use themis_messages::ids::{PluginName, PluginVersion};
-use themis_messages::limits::{WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX};
+use themis_messages::limits::{
+    WASM_MEMORY_BYTES_MAX, WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX,
+};
 use themis_messages::manifest::{AbiVersion, Capability, Manifest};
 use themis_messages::wasm::WasmFault;
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator};
@@ -96,6 +98,61 @@ pub(crate) fn examine(
         saves: has("themis_save_state"),
         takes: has("themis_reload"),
         health: has("themis_health"),
+    })
+}
+
+/// What can be said of a module without a manifest.
+pub(crate) struct Surveyed {
+    pub(crate) identity: Option<String>,
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+    pub(crate) memory_bytes: u64,
+    /// What every operator would refuse.
+    pub(crate) faults: Vec<WasmFault>,
+}
+
+/// Longest name that is told, in characters.
+const NAME_SHOWN: usize = 80;
+
+/// A name that somebody else chose, fit to be shown.
+fn shown(name: &str) -> String {
+    name.chars().take(NAME_SHOWN).flat_map(char::escape_debug).collect()
+}
+
+/// Looks at a module for somebody who wants to know what it is.
+///
+/// # Errors
+/// [`WasmFault`] when it is none.
+pub(crate) fn survey(bytes: &[u8]) -> Result<Surveyed, WasmFault> {
+    let module = Module::read(bytes)?;
+    let imports = module.imports.iter().map(|(from, name, what)| {
+        let what = match what {
+            Import::Function(_) => "function",
+            Import::Other(what) => what,
+        };
+        format!("{}.{} ({what})", shown(from), shown(name))
+    });
+    let refused = module.imports.iter().filter_map(|import| module.refused(import, |_| true));
+    let refused: Vec<_> = refused.collect();
+    let mut faults = Vec::new();
+    if !refused.is_empty() {
+        faults.push(WasmFault::Imports { imports: refused });
+    }
+    faults.extend(module.check_exports().err());
+    faults.extend(module.check_sizes(WASM_MEMORY_BYTES_MAX).err());
+    let identity = module.identities.first().map(|text| {
+        let text = text.get(..WASM_SECTION_BYTES_MAX).unwrap_or(text);
+        String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect()
+    });
+    if identity.is_none() {
+        faults.push(WasmFault::Identity { why: "is missing".to_owned() });
+    }
+    Ok(Surveyed {
+        identity,
+        imports: imports.collect(),
+        exports: module.exports.keys().map(|name| shown(name)).collect(),
+        memory_bytes: module.memory_bytes(),
+        faults,
     })
 }
 
@@ -208,26 +265,29 @@ impl<'a> Module<'a> {
         found.is_some_and(|(takes, gives)| (takes.as_slice(), gives.as_slice()) == signature)
     }
 
-    /// Everything it imports has to be offered, granted, and of the right type.
-    fn check_imports(&self, manifest: &Manifest) -> Result<(), WasmFault> {
-        let refused = |(module, name, import): &(String, String, Import)| {
-            let offered =
-                OFFERED.iter().find(|(known, _, _)| module == HOST_MODULE && name == known);
-            let why = match (import, offered) {
-                (Import::Other(kind), _) => format!("a {kind}"),
-                (Import::Function(_), None) => "not offered".to_owned(),
-                (Import::Function(_), Some((_, _, Some(needs)))) if !manifest.wants(*needs) => {
-                    format!("capability `{}` is not granted", needs.as_str())
-                }
-                (Import::Function(kind), Some((_, signature, _)))
-                    if !self.is(*kind, *signature) =>
-                {
-                    "of another type".to_owned()
-                }
-                (Import::Function(_), Some(_)) => return None,
-            };
-            Some(format!("{module}.{name} ({why})"))
+    /// Why an import is refused: it has to be offered, granted, and of the right type.
+    fn refused(
+        &self,
+        (module, name, import): &(String, String, Import),
+        is_granted: impl Fn(Capability) -> bool,
+    ) -> Option<String> {
+        let offered = OFFERED.iter().find(|(known, _, _)| module == HOST_MODULE && name == known);
+        let why = match (import, offered) {
+            (Import::Other(kind), _) => format!("a {kind}"),
+            (Import::Function(_), None) => "not offered".to_owned(),
+            (Import::Function(_), Some((_, _, Some(needs)))) if !is_granted(*needs) => {
+                format!("capability `{}` is not granted", needs.as_str())
+            }
+            (Import::Function(kind), Some((_, signature, _))) if !self.is(*kind, *signature) => {
+                "of another type".to_owned()
+            }
+            (Import::Function(_), Some(_)) => return None,
         };
+        Some(format!("{}.{} ({why})", shown(module), shown(name)))
+    }
+
+    fn check_imports(&self, manifest: &Manifest) -> Result<(), WasmFault> {
+        let refused = |import| self.refused(import, |needs| manifest.wants(needs));
         let imports: Vec<_> = self.imports.iter().filter_map(refused).collect();
         if imports.is_empty() { Ok(()) } else { Err(WasmFault::Imports { imports }) }
     }
@@ -255,9 +315,14 @@ impl<'a> Module<'a> {
         Ok(())
     }
 
+    /// Linear memory it starts with.
+    fn memory_bytes(&self) -> u64 {
+        self.memories.iter().map(|pages| pages.saturating_mul(PAGE)).sum()
+    }
+
     fn check_sizes(&self, memory_bytes_max: u64) -> Result<(), WasmFault> {
         let too_much = |what, wanted, max| Err(WasmFault::TooMuch { what, wanted, max });
-        let memory = self.memories.iter().map(|pages| pages.saturating_mul(PAGE)).sum();
+        let memory = self.memory_bytes();
         if memory > memory_bytes_max {
             return too_much("bytes of memory", memory, memory_bytes_max);
         }

@@ -23,7 +23,14 @@ fn looked_at(bytes: &[u8]) -> Inspection {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lib.so");
     fs::write(&file, bytes).unwrap();
-    inspect(&file).unwrap()
+    library_at(&file)
+}
+
+fn library_at(path: &Path) -> Inspection {
+    match inspect(path).unwrap() {
+        Inspected::Library(library) => library,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn codes(inspection: &Inspection) -> Vec<&str> {
@@ -187,9 +194,9 @@ fn a_directory_is_compared_with_its_manifest_signed_or_not() {
     fs::write(dir.join("libgeo.so"), &bytes).unwrap();
 
     manifest(json!({"name": "geo", "version": "1.0.0", "abi": "1.0", "files": files}));
-    assert_eq!(codes(&inspect(dir).unwrap()), Vec::<&str>::new());
+    assert_eq!(codes(&library_at(dir)), Vec::<&str>::new());
     manifest(json!({"name": "oeg", "version": "2.0.0", "abi": "1.0", "files": files}));
-    let inspection = inspect(dir).unwrap();
+    let inspection = library_at(dir);
     assert_eq!(codes(&inspection), ["descriptor.mismatch", "descriptor.mismatch"]);
     assert!(inspection.findings[1].what.contains("2.0.0"), "{:?}", inspection.findings);
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::admission::fixtures::{Site, digest, geo, library_path, make_dir, time, write};
+use crate::admission::verify_plugin;
 use crate::admission::{VerifyError, sign_detached, verify_detached};
 
 fn bare() -> Value {
@@ -28,8 +29,9 @@ fn what_is_signed_is_admitted() {
     let Some(library) = geo() else { return };
     let site = Site::new();
     let native = library_path();
+    let module = module();
     let files: [(&str, &[u8]); 4] =
-        [(&native, &library), ("geo.wasm", b"\0asm"), ("data/a.json", b"{}"), ("README", b"")];
+        [(&native, &library), ("geo.wasm", &module), ("data/a.json", b"{}"), ("README", b"")];
     let dir = place(&site, &bare(), &files);
     let manifest = sign_dir(&dir, &site.key).unwrap();
     let listed: Vec<_> = manifest
@@ -43,14 +45,14 @@ fn what_is_signed_is_admitted() {
         [
             ("README", "data", 0),
             ("data/a.json", "data", 2),
-            ("geo.wasm", "wasm32", 4),
+            ("geo.wasm", "wasm32", module.len() as u64),
             (native.as_str(), native_target, library.len() as u64),
         ]
     );
     assert_eq!(manifest.files[3].sha256, digest(&library));
     assert!(manifest.created.is_some());
     assert_eq!(manifest.extensions["kept"][1], 2);
-    let summary = verify_dir(&dir, &site.key.public_key(), site.now).unwrap();
+    let summary = verify_plugin(&dir, &site.key.public_key(), site.now).unwrap();
     assert_eq!(summary.manifest, manifest);
     let admitted = site.admit("geo/1.0.0").unwrap();
     assert_eq!(admitted.manifest, manifest);
@@ -58,7 +60,7 @@ fn what_is_signed_is_admitted() {
 
     // Signing again, after a change, corrects what changed and keeps the rest.
     write(&dir.join("data/a.json"), b"[1]");
-    assert!(verify_dir(&dir, &site.key.public_key(), site.now).is_err());
+    assert!(verify_plugin(&dir, &site.key.public_key(), site.now).is_err());
     let again = sign_dir(&dir, &site.key).unwrap();
     assert_eq!(manifest.first_difference(&again).as_deref(), Some("files"));
     assert_eq!(again.created, manifest.created);
@@ -129,10 +131,10 @@ fn verifying_says_what_loading_would() {
     let dir = place(&site, &bare(), &[(&native, &library)]);
     sign_dir(&dir, &site.key).unwrap();
     let key = site.key.public_key();
-    let verify = |dir: &Path| verify_dir(dir, &key, site.now).map(drop).map_err(|e| e.code());
+    let verify = |dir: &Path| verify_plugin(dir, &key, site.now).map(drop).map_err(|e| e.code());
     assert_eq!(verify(&dir), Ok(()));
     let stranger = SigningKey::generate().unwrap().public_key();
-    assert_eq!(verify_dir(&dir, &stranger, site.now).unwrap_err().code(), "key.unknown");
+    assert_eq!(verify_plugin(&dir, &stranger, site.now).unwrap_err().code(), "key.unknown");
     let moved = site.root().join("geo/2.0.0");
     fs::rename(&dir, &moved).unwrap();
     assert_eq!(verify(&moved), Err("manifest.version_mismatch"));
@@ -155,8 +157,8 @@ fn an_expired_manifest_does_not_verify() {
     let dir = place(&site, &manifest, &[("a", b"a")]);
     sign_dir(&dir, &site.key).unwrap();
     let key = site.key.public_key();
-    assert_eq!(verify_dir(&dir, &key, site.now).unwrap_err().code(), "manifest.expired");
-    assert!(verify_dir(&dir, &key, time("2026-05-30T00:00:00Z")).is_ok());
+    assert_eq!(verify_plugin(&dir, &key, site.now).unwrap_err().code(), "manifest.expired");
+    assert!(verify_plugin(&dir, &key, time("2026-05-30T00:00:00Z")).is_ok());
 }
 
 #[test]
@@ -193,4 +195,14 @@ fn a_detached_signature_is_of_every_byte_of_one_file() {
     assert!(matches!(dir, Err(VerifyError::NotAFile { .. })));
     let gone = verify_detached(&binary, &site.root().join("gone"), &key);
     assert!(matches!(gone, Err(VerifyError::Io { .. })));
+}
+
+/// The least module that is a plugin.
+fn module() -> Vec<u8> {
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "themis_alloc") (param i32) (result i32) (i32.const 0))
+        (func (export "themis_init") (param i32 i32) (result i32) (i32.const 0))
+        (func (export "themis_call") (param i32 i32 i32) (result i32) (i32.const 0))
+        (@custom "themis" "{\22name\22:\22geo\22,\22version\22:\221.0.0\22,\22abi\22:\221.0\22}"))"#;
+    wat::parse_str(text).unwrap()
 }
