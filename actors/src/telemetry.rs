@@ -103,6 +103,10 @@ fn describe_usage() {
         "themis_plugin_log_lines_dropped_total",
         "Log lines dropped because a plugin wrote too many"
     );
+    describe_counter!(
+        "themis_plugin_fuel_units_total",
+        "Fuel that calls of wasm plugins have used"
+    );
     describe_gauge!(
         "themis_isolation_level",
         "1 for the level that a plugin's worker is confined at: A (full) to D"
@@ -160,6 +164,10 @@ pub fn count_usage(generation: &Generation) {
         .increment(grown(now.reply_bytes, folded.reply_bytes));
     counter!("themis_plugin_log_lines_dropped_total", &labels)
         .increment(grown(now.log_lines_dropped, folded.log_lines_dropped));
+    if let Some(fuel) = now.fuel {
+        counter!("themis_plugin_fuel_units_total", &labels)
+            .increment(grown(fuel, folded.fuel.unwrap_or(0)));
+    }
     if let Some(faults) = now.page_faults {
         counter!("themis_plugin_page_faults_total", &labels)
             .increment(grown(faults, folded.page_faults.unwrap_or(0)));

@@ -1,4 +1,4 @@
-//! The table of behaviours, over every tier there is: good plugins hold all of it, and each behaviour is seen broken.
+//! The table of behaviours, over all three tiers: good plugins hold all of it, and each behaviour is seen broken.
 //!
 //! What takes a plugin of a special kind (hooks that hang, state that does not move, versions that turn bad) is in
 //! `hooks`, `state`, `probation`, `watchdog` and `bad_input`.
@@ -11,10 +11,10 @@ use strum::IntoEnumIterator as _;
 use themis_kernel::config::Program;
 use themis_kernel::conformance::{Area, BEHAVIOURS, Effort, Report, Subject, Verdict, run};
 use themis_kernel::ids::Tier;
-use themis_tests::{Fixture, Site, built_example, worker_program};
+use themis_tests::{Fixture, Site, built_example, built_guest, worker_program};
 
 /// Columns of the table: every tier that this release can run.
-const TIERS: [Tier; 2] = [Tier::InProcess, Tier::Process];
+const TIERS: [Tier; 3] = [Tier::InProcess, Tier::Process, Tier::Wasm];
 /// Less than an author would ask for.
 const EFFORT: Effort = Effort { reloads: 60, callers: 3 };
 
@@ -42,15 +42,17 @@ fn self_test(method: &str, request: &[u8], reply: &[u8]) -> serde_json::Value {
 fn good() -> Vec<Fixture> {
     let echo = |fixture: Fixture| fixture.with("self_test", self_test("echo", b"hello", b"hello"));
     vec![
-        echo(Fixture::c("counter.c", "counter", "1.0.0")),
-        echo(Fixture::c("stateful.c", "stateful", "1.0.0")),
-        echo(Fixture::c("stateful.c", "serial", "1.0.0").flag("-DNOT_THREAD_SAFE")),
+        echo(Fixture::c("counter.c", "counter", "1.0.0").with_wasm()),
+        echo(Fixture::c("stateful.c", "stateful", "1.0.0").with_wasm()),
+        echo(Fixture::c("stateful.c", "serial", "1.0.0").with_wasm().flag("-DNOT_THREAD_SAFE")),
         // Without self-tests, and in Rust.
-        Fixture::c("counter.c", "plain", "1.0.0"),
-        Fixture::built(built_example("geo_1_1"), "geo", "1.1.0").with(
-            "methods",
-            json!([{"name": "distance_km", "id": 1}, {"name": "answered", "id": 2}]),
-        ),
+        Fixture::c("counter.c", "plain", "1.0.0").with_wasm(),
+        Fixture::built(built_example("geo_1_1"), "geo", "1.1.0")
+            .with(
+                "methods",
+                json!([{"name": "distance_km", "id": 1}, {"name": "answered", "id": 2}]),
+            )
+            .with_module(std::fs::read(built_guest("geo_1_1")).unwrap()),
     ]
 }
 
@@ -79,31 +81,37 @@ fn every_area_has_a_behaviour() {
 fn each_behaviour_is_seen_broken() {
     let bad = |flag: &str| {
         Fixture::c("nonconforming.c", "nonconforming", "1.0.0")
+            .with_wasm()
             .flag(&format!("-D{flag}"))
             .with("methods", json!([{"name": "answer", "id": 1}]))
             .with("self_test", self_test("answer", b"", b"right"))
     };
-    let cases = [
-        ("loads", Fixture::c("fail_init.c", "fails", "1.0.0")),
-        ("self-tests", bad("MOODY")),
-        ("unloads", bad("FORGETFUL")),
-        ("hooks-in-time", bad("SLOW")),
-        ("unknown-method", bad("CHATTY")),
-        ("garbage", bad("BRITTLE")),
-        ("large-request", bad("BRITTLE")),
-        ("callers", bad("CLUMSY")),
-        ("reloads", bad("CLUMSY")),
-        ("memory", bad("LEAKS")),
-        ("rollback", bad("CLUMSY")),
-        ("state", bad("LOSER")),
-        ("settles", bad("DECAYS")),
-    ];
+    let cases = |fails_under_load| {
+        [
+            ("loads", Fixture::c("fail_init.c", "fails", "1.0.0").with_wasm()),
+            ("self-tests", bad("MOODY")),
+            ("unloads", bad("FORGETFUL")),
+            ("hooks-in-time", bad("SLOW")),
+            ("unknown-method", bad("CHATTY")),
+            ("garbage", bad("BRITTLE")),
+            ("large-request", bad("BRITTLE")),
+            ("callers", bad(fails_under_load)),
+            ("reloads", bad(fails_under_load)),
+            ("memory", bad("LEAKS")),
+            ("rollback", bad(fails_under_load)),
+            ("state", bad("LOSER")),
+            ("settles", bad("DECAYS")),
+        ]
+    };
     for tier in TIERS {
-        // What a plugin leaks or leaves behind in a worker goes with it.
+        // What a plugin leaks or leaves behind in a worker or an instance goes with it.
         let cannot_break: &[&str] = match tier {
-            Tier::Process => &["lease", "memory", "unloads"],
-            Tier::InProcess | Tier::Wasm => &["lease"],
+            Tier::Process | Tier::Wasm => &["lease", "memory", "unloads"],
+            Tier::InProcess => &["lease"],
         };
+        // An instance of a module has one call at a time.
+        let fails_under_load = if tier == Tier::Wasm { "TIRED" } else { "CLUMSY" };
+        let cases = cases(fails_under_load);
         let mut seen: BTreeSet<_> = cannot_break.iter().copied().collect();
         for (id, fixture) in cases.iter().filter(|(id, _)| !cannot_break.contains(id)) {
             let site = Site::new();
@@ -122,9 +130,9 @@ fn each_behaviour_is_seen_broken() {
 #[test]
 fn an_author_is_told_what_is_broken() {
     let site = Site::new();
-    let good = site.add_unsigned(&Fixture::c("counter.c", "counter", "1.0.0"));
-    let bad = site.add_unsigned(&Fixture::c("wild_code.c", "wild", "1.0.0"));
-    let crashing = Fixture::c("rude.c", "rude", "1.0.0").flag("-DEXIT");
+    let good = site.add_unsigned(&Fixture::c("counter.c", "counter", "1.0.0").with_wasm());
+    let bad = site.add_unsigned(&Fixture::c("wild_code.c", "wild", "1.0.0").with_wasm());
+    let crashing = Fixture::c("rude.c", "rude", "1.0.0").with_wasm().flag("-DEXIT");
     let crashing = site.add_unsigned(&crashing);
     for tier in TIERS {
         let check = |below: &str| {
@@ -147,7 +155,7 @@ fn an_author_is_told_what_is_broken() {
         );
         assert_eq!(report["findings"].as_array().unwrap().len(), BEHAVIOURS.len());
         assert!(refused(&bad).starts_with("check."), "{tier}");
-        // One ends the process it is looked at in, the other a worker of that.
+        // One ends the process it is looked at in, the others a worker or an instance.
         let ended = refused(&crashing);
         assert_eq!(ended == "check.crashed", tier == Tier::InProcess, "{tier}: {ended}");
         refused("nowhere");

@@ -1,19 +1,12 @@
 //! The example plugins as modules: one source, the same answers to the last bit, and no import that is not used.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use themis_kernel::admission::sign_dir;
 use themis_kernel::call::CallError;
 use themis_kernel::ids::Tier;
 use themis_kernel::{Kernel, PluginRef};
-use themis_tests::{Fixture, Site, built_example, make_dir, repository};
-
-/// A module that `make guests` built.
-fn built_guest(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let guests = own.ancestors().map(|dir| dir.join("guests")).find(|dir| dir.is_dir());
-    guests.expect("`make guests` was done").join(format!("{name}.wasm"))
-}
+use themis_tests::{Fixture, Site, built_example, built_guest, make_dir, repository};
 
 /// An example's manifest.
 fn manifest(example: &str) -> String {

@@ -27,12 +27,15 @@ const EDGES: [(&str, &[&str]); 8] = [
 ];
 
 /// Libraries that carry a risk or a design decision, and the packages that may name them.
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("rocksdb", &["themis-persistence"]),
     ("libloading", &["themis-sandbox"]),
     ("ed25519-dalek", &["themis-sandbox"]),
     ("object", &["themis-sandbox"]),
     ("wasmtime", &["themis-sandbox"]),
+    ("wasmparser", &["themis-sandbox"]),
+    ("wasm-encoder", &["themis-sandbox"]),
+    ("landlock", &["themis-sandbox"]),
     ("seccompiler", &["themis-sandbox"]),
     ("cgroups-rs", &["themis-sandbox"]),
     ("ractor", &["themis-messages", "themis-actors", "themis-kernel"]),

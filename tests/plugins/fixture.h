@@ -10,6 +10,7 @@
 
 #ifndef __wasm__
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 #endif
 
@@ -30,6 +31,18 @@ UNUSED static void hang(void) {
   (void)open(HANG_FIFO, O_RDONLY);
 #else
   for (;;) sleep(3600);
+#endif
+}
+
+/* Takes so long. */
+UNUSED static void pause_for(int64_t nanos) {
+#ifdef __wasm__
+  const int64_t start = themis_wasm_now_ns();
+  while (themis_wasm_now_ns() - start < nanos) {
+  }
+#else
+  const struct timespec pause = {nanos / 1000000000, nanos % 1000000000};
+  (void)nanosleep(&pause, NULL);
 #endif
 }
 

@@ -3,9 +3,6 @@
  * by SICK exists, hangs when the one named by HUNG does. */
 #include "fixture.h"
 
-#ifndef __wasm__
-#include <time.h>
-#endif
 
 #ifndef NAME
 #define NAME "moody"
@@ -18,17 +15,6 @@
 #endif
 
 UNUSED static uint64_t calls;
-
-UNUSED static void pause_for(int64_t nanos) {
-#ifdef __wasm__
-  const int64_t start = themis_wasm_now_ns();
-  while (themis_wasm_now_ns() - start < nanos) {
-  }
-#else
-  const struct timespec pause = {0, nanos};
-  (void)nanosleep(&pause, NULL);
-#endif
-}
 
 static int32_t moody_call(void *instance, uint32_t method, themis_slice request,
                           const themis_reply *reply) {

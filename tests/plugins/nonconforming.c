@@ -3,7 +3,7 @@
  * BRITTLE: requests over 1,000 bytes end in a wild code. SPOILT: after a request that begins with 0xff it answers
  * nonsense. CLUMSY: answers nonsense when two calls are inside at once. SLOW: init takes three seconds. STUBBORN:
  * shutdown fails. LOSER: hands over a state that spoils the next instance. MOODY: every other call fails. DECAYS: an instance
- * that was handed state fails after its first calls. Method 1
+ * that was handed state fails after its first calls. TIRED: answers nonsense after its first calls. Method 1
  * answers "right". */
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static int32_t bad_init(const themis_host *host, themis_slice config_json, void 
   if (left != NULL) memset(left, 1, 1 << 20);
 #endif
 #ifdef SLOW
-  sleep(3);
+  pause_for(3000000000);
 #endif
   (void)good_init(host, config_json, instance, message);
   *instance = calloc(1, sizeof(int));
@@ -68,9 +68,13 @@ static int32_t bad_call(void *instance, uint32_t method, themis_slice request,
   if (successor && __atomic_add_fetch(&turns, 1, __ATOMIC_SEQ_CST) > 20)
     return themis_fail(reply, THEMIS_ERROR, "worn out");
 #endif
+#ifdef TIRED
+  if (__atomic_add_fetch(&turns, 1, __ATOMIC_SEQ_CST) > 40)
+    return themis_fail(reply, THEMIS_OK, "tired");
+#endif
 #ifdef CLUMSY
   const int others = __atomic_fetch_add(&inside, 1, __ATOMIC_SEQ_CST);
-  usleep(100);
+  pause_for(100000);
   __atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
   if (others > 0) return themis_fail(reply, THEMIS_OK, "clash");
 #endif
@@ -113,3 +117,9 @@ static int32_t bad_shutdown(void *instance) {
 THEMIS_PLUGIN_EXPORT const themis_plugin_descriptor themis_plugin = {
     THEMIS_PLUGIN_HEAD(NAME, VERSION, THEMIS_THREAD_SAFE),
     bad_init, bad_call, NULL, SAVE, RELOAD, bad_shutdown};
+
+THEMIS_WASM_IDENTITY(NAME, VERSION);
+#if defined(LOSER) || defined(DECAYS)
+THEMIS_WASM_SAVE_STATE;
+THEMIS_WASM_RELOAD;
+#endif

@@ -43,6 +43,17 @@ pub fn built_example(name: &str) -> PathBuf {
     path
 }
 
+/// A module that `make guests` built of an example.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn built_guest(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("the running program has a path");
+    let guests = own.ancestors().map(|dir| dir.join("guests")).find(|dir| dir.is_dir());
+    guests.expect("`make guests` was done").join(format!("{name}.wasm"))
+}
+
 /// The program, built beside whatever is running.
 ///
 /// # Panics
@@ -70,6 +81,8 @@ pub struct Fixture {
     pub data: Vec<(String, Vec<u8>)>,
     /// Whether there is a wasm build beside the native one.
     pub wasm: bool,
+    /// The wasm build where that is not of the same source.
+    module: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +131,7 @@ impl Fixture {
             manifest: json!({}),
             data: Vec::new(),
             wasm: tier() == Tier::Wasm,
+            module: None,
         }
     }
 
@@ -125,6 +139,13 @@ impl Fixture {
     #[must_use]
     pub fn with_wasm(mut self) -> Self {
         self.wasm = true;
+        self
+    }
+
+    /// Puts this module beside the library.
+    #[must_use]
+    pub fn with_module(mut self, bytes: Vec<u8>) -> Self {
+        self.module = Some(bytes);
         self
     }
 
@@ -228,7 +249,7 @@ impl Fixture {
         let has = match self.source {
             Source::C(_) => self.wasm,
             Source::Module(_) => true,
-            Source::Rust(_) | Source::Built(_) => false,
+            Source::Rust(_) | Source::Built(_) => self.module.is_some(),
         };
         has.then(|| format!("{}.wasm", self.name))
     }
@@ -238,11 +259,14 @@ impl Fixture {
     }
 
     fn compile_wasm(&self, to: &Path) {
-        let source = match &self.source {
-            Source::C(source) => source,
-            Source::Module(bytes) => return std::fs::write(to, bytes).expect("it can be written"),
-            Source::Rust(_) | Source::Built(_) => return,
+        let module = match &self.source {
+            Source::Module(bytes) => Some(bytes),
+            Source::C(_) | Source::Rust(_) | Source::Built(_) => self.module.as_ref(),
         };
+        if let Some(bytes) = module {
+            return std::fs::write(to, bytes).expect("it can be written");
+        }
+        let Source::C(source) = &self.source else { return };
         let include = repository().join("sdk/include");
         let granted = ["LOG", "CLOCK", "METRICS", "RESOURCES"].map(|it| format!("-DTHEMIS_{it}"));
         let status = Command::new("clang")

@@ -1,6 +1,7 @@
 //! Callers that check every answer, while something happens to the plugin.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use themis_messages::call::CallError;
 use themis_messages::manifest::Manifest;
@@ -106,6 +107,11 @@ impl Seen {
     }
 }
 
+/// How often each caller has called at least: a scene may be over before a thread is given a core.
+const CALLS_MIN: u64 = 50;
+/// How long is waited for that.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Plays `scene` while so many threads call without pause.
 pub(super) fn under_load<T>(
     plugin: PluginRef,
@@ -127,7 +133,15 @@ pub(super) fn under_load<T>(
                 }
             });
         }
+        let called = |least: u64| {
+            let until = Instant::now() + WAIT_MAX;
+            while seen.calls.load(Ordering::Relaxed) < least && Instant::now() < until {
+                std::thread::yield_now();
+            }
+        };
+        called(callers as u64);
         let outcome = scene();
+        called(callers as u64 * CALLS_MIN);
         stop.store(true, Ordering::SeqCst);
         outcome
     });

@@ -353,7 +353,7 @@ impl Instance for WasmPlugin {
                 None => Ok(()),
             };
         }
-        let allowed = self.image.hook(Activity::Health, 0);
+        let allowed = self.image.hook(Activity::Health, HOOK_MESSAGE_BYTES_MAX);
         let (returned, text) = self.hook(&allowed, |live| live.hook(&allowed))?;
         outcome(&returned, &text)
     }

@@ -17,6 +17,8 @@ use super::meter::{FUEL_EXPORT, Tank};
 const SLICE: u64 = 1 << 20;
 /// Functions of a backtrace that are told.
 const FRAMES: usize = 8;
+/// Where a panic of Rust goes through.
+const PANICS: [&str; 3] = ["core::panicking::", "std::panicking::", "core::option::expect_failed"];
 /// Characters of a function's name that are told.
 const NAME_MAX: usize = 80;
 
@@ -263,11 +265,25 @@ fn why(error: &wasmtime::Error, state: &State) -> Stop {
         return Stop::MemoryLimit { limit: state.memory_limit };
     }
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    let backtrace = frames.iter().take(FRAMES).map(|frame| match frame.func_name() {
-        Some(name) => name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect(),
+    let named = frames.iter().map(|frame| match frame.func_name() {
+        Some(name) => shown(name),
         None => format!("function {}", frame.func_index()),
     });
-    Stop::Trap { kind, backtrace: backtrace.collect() }
+    let mut backtrace: Vec<String> = named.collect();
+    // How a panic comes to its trap is the same every time, and the author's own function is below.
+    if let Some(last) =
+        backtrace.iter().rposition(|name| PANICS.iter().any(|it| name.starts_with(it)))
+    {
+        backtrace.drain(..=last);
+    }
+    backtrace.truncate(FRAMES);
+    Stop::Trap { kind, backtrace }
+}
+
+/// A function's name, as its author wrote it, cut.
+fn shown(name: &str) -> String {
+    let name = format!("{:#}", rustc_demangle::demangle(name));
+    name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
 }
 
 fn kind(trap: Trap) -> TrapKind {
