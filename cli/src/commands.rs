@@ -1,9 +1,5 @@
 //! The commands besides the demo, by subject.
 
-use std::path::Path;
-
-use crate::output::Failure;
-
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod doctor;

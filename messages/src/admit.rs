@@ -517,11 +517,13 @@ impl AdmitError {
     /// Stable code for programs, metrics and the audit log.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Wasm { fault, .. } => fault.code(),
-            Self::Bundle { fault, .. } => fault.code(),
-            refused => AdmitErrorKind::from(refused).code(),
+        if let Self::Wasm { fault, .. } = self {
+            return fault.code();
         }
+        if let Self::Bundle { fault, .. } = self {
+            return fault.code();
+        }
+        AdmitErrorKind::from(self).code()
     }
 
     /// Whether the system would call this "operation not permitted".

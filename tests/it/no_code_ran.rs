@@ -137,23 +137,7 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
     Ok(match kind {
         K::NotAllowed => Case::good().with(|it| it.config.allow = names(&["other"])),
         K::NotTrustedInProcess => Case::good().with(|it| it.config.trusted_in_process.clear()),
-        K::Bundle => Case::good().with(|it| {
-            // A good bundle, with something in front.
-            let bundle = it.site.root().join("it.tdb");
-            pack_dir(&it.dir(), Some(&bundle)).unwrap();
-            let bytes = [b"#!/bin/sh\n", &*std::fs::read(&bundle).unwrap()].concat();
-            std::fs::write(&bundle, bytes).unwrap();
-            it.request.path = "it.tdb".into();
-        }),
-        K::Wasm => Case::good().with(|it| {
-            it.config.default_tier = Tier::Wasm;
-            std::fs::write(it.dir().join("it.wasm"), COMPONENT).unwrap();
-            it.rewrite(|manifest| {
-                let listed = json!({"path": "it.wasm", "target": "wasm32"});
-                manifest["files"].as_array_mut().unwrap().push(listed);
-            });
-            sign_dir(&it.dir(), &it.site.key).unwrap();
-        }),
+        K::Bundle | K::Wasm => portable(kind),
         K::BelowFloor => Case::good().with(|it| {
             let plugin = it.config.plugins.entry(NAME.parse().unwrap()).or_default();
             (plugin.autoload, plugin.floor) = (false, Some("1.0.1".parse().unwrap()));
@@ -208,6 +192,31 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
             descriptor_case(kind)
         }
     })
+}
+
+/// What is in a bundle, or compiled.
+fn portable(kind: AdmitErrorKind) -> Case {
+    use AdmitErrorKind as K;
+    match kind {
+        K::Bundle => Case::good().with(|it| {
+            // A good bundle, with something in front.
+            let bundle = it.site.root().join("it.tdb");
+            pack_dir(&it.dir(), Some(&bundle)).unwrap();
+            let bytes = [b"#!/bin/sh\n", &*std::fs::read(&bundle).unwrap()].concat();
+            std::fs::write(&bundle, bytes).unwrap();
+            it.request.path = "it.tdb".into();
+        }),
+        K::Wasm => Case::good().with(|it| {
+            it.config.default_tier = Tier::Wasm;
+            std::fs::write(it.dir().join("it.wasm"), COMPONENT).unwrap();
+            it.rewrite(|manifest| {
+                let listed = json!({"path": "it.wasm", "target": "wasm32"});
+                manifest["files"].as_array_mut().unwrap().push(listed);
+            });
+            sign_dir(&it.dir(), &it.site.key).unwrap();
+        }),
+        other => panic!("{other:?} is about neither bundles nor modules"),
+    }
 }
 
 /// Paths and files, as the file system has them.

@@ -266,9 +266,12 @@ fn addresses_and_limits_out_of_range_are_refused() {
             config.invalid: themis.toml:4:15: limits.cpu_percent: want 1 to 6400, got 6401
             config.invalid: themis.toml:4:20: limits.hook_deadline_ms: want 1 to 5000, got 5001
             config.invalid: themis.toml:4:20: limits.call_deadline_ms: want 1 to 3600000, got 0
-            config.invalid: themis.toml:4:1: limits.pids: unknown field `pids`, expected one of `memory_bytes`, `wasm_memory_bytes`, `cpu_percent`, `hook_deadline_ms`, `call_deadline_ms`, `max`
+            config.invalid: themis.toml:4:1: limits.pids: unknown field `pids`, expected one of `memory_bytes`, `wasm_memory_bytes`, `cpu_percent`, `hook_deadline_ms`, `call_deadline_ms`, `fuel_per_call`, `fuel_total`, `max`
             config.invalid: themis.toml:4:15: limits.max.cpu_percent: invalid type: floating point `1.5`, expected u64
             config.invalid: themis.toml:4:27: plugin.geo.limits.memory_bytes: want 1 to 2147483648, got 2147483649
+            config.invalid: themis.toml:4:17: limits.fuel_per_call: want 0 (no limit) to 1152921504606846976, got 1152921504606846977
+            config.invalid: themis.toml:4:17: limits.fuel_per_call: want 1 to 9 (limits.max.fuel_per_call), got 0
+            config.invalid: themis.toml:6:28: plugin.geo.limits.fuel_per_call: want 1 to 9 (limits.max.fuel_per_call), got 10
         "#]],
     );
 }

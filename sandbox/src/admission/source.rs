@@ -60,9 +60,12 @@ impl<'a> OpenBundle<'a> {
     /// Unpacks one entry into memory that is a file to everybody else.
     fn open(&self, name: &str) -> Result<PluginFile, AdmitError> {
         let path = self.path.join(name);
-        let entry = self.bundle.open(name).map_err(|fault| match fault {
-            BundleFault::MissingFile { .. } => AdmitError::NotFound { path: path.clone() },
-            fault => refused(&self.path, fault),
+        let entry = self.bundle.open(name).map_err(|fault| {
+            if matches!(fault, BundleFault::MissingFile { .. }) {
+                AdmitError::NotFound { path: path.clone() }
+            } else {
+                refused(&self.path, fault)
+            }
         })?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = rustix::fs::memfd_create("themis-bundle", flags);

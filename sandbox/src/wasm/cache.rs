@@ -139,7 +139,7 @@ fn key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut key = [0; KEY_BYTES];
-            getrandom::fill(&mut key)?;
+            getrandom::fill(&mut key).map_err(|error| std::io::Error::other(error.to_string()))?;
             write(path, &[&key])?;
             Ok(key)
         }

@@ -27,10 +27,8 @@ fn looked_at(bytes: &[u8]) -> Inspection {
 }
 
 fn library_at(path: &Path) -> Inspection {
-    match inspect(path).unwrap() {
-        Inspected::Library(library) => library,
-        other => panic!("{other:?}"),
-    }
+    let Inspected::Library(library) = inspect(path).unwrap() else { panic!("it is a library") };
+    library
 }
 
 fn codes(inspection: &Inspection) -> Vec<&str> {
