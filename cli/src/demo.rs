@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod airports;
 mod database;
 mod expect;
+mod portable;
 mod report;
 mod rogue;
 mod stage;
@@ -60,6 +61,8 @@ pub(crate) enum Sabotage {
     Probation,
     /// The plugin that eats memory is spared.
     Memory,
+    /// Not the bundle is loaded but the directory beside it.
+    Bundle,
     /// One bit of the audit log is flipped.
     Audit,
 }
@@ -81,6 +84,7 @@ struct Shown {
     rollback: Option<ReloadReceipt>,
     rollback_took: Duration,
     rogue: rogue::Shown,
+    portable: portable::Shown,
     totals: Totals,
     /// Distances answered, as the plugin has counted them through all its versions.
     counted: u64,
@@ -112,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     closed.and(ended)
 }
 
-/// Steps 1 to 7.
+/// Steps 1 to 9.
 fn play(
     arguments: &Arguments,
     stage: &Stage,
@@ -171,6 +175,9 @@ fn play(
 
     let rogue = rogue::play(kernel, &text, arguments.sabotage, say)?;
     watch(arguments.seconds);
+
+    let portable = portable::play(kernel, stage, (&load, geo), arguments.sabotage, say)?;
+    watch(arguments.seconds);
     let totals = load.end();
     if arguments.sabotage == Some(Sabotage::State) {
         let place = (0.0, 0.0, 0.0, 0.0);
@@ -178,7 +185,7 @@ fn play(
             rmp_serde::to_vec(&place).map_err(|error| Failure::new("demo.state", error))?;
         geo.call(1, &request)?;
     }
-    let counted = answered(geo)? - before;
+    let counted = answered(geo)? - before - portable.asked();
     Ok(Shown {
         refusals,
         reload,
@@ -187,6 +194,7 @@ fn play(
         rollback,
         rollback_took,
         rogue,
+        portable,
         totals,
         counted,
     })
@@ -256,7 +264,7 @@ fn receipt(receipt: &ReloadReceipt) -> String {
 /// The log as `themis audit verify` and `themis audit show` see it.
 type Audit = (VerifyReport, Vec<AuditRecord>);
 
-/// Step 8: the closing table.
+/// Step 10: the closing table.
 fn close(shown: &Shown, audit: Result<Audit, Failure>, printer: Printer) -> Result<(), Failure> {
     let mut claims = claims(shown);
     let (events, complete, whole) = match &audit {
@@ -294,6 +302,7 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
         (E::SwapBack, O::Done, Some("1.1.0"), Some("probation.errors")),
         (E::FirstCall, O::Done, Some("1.1.0"), None),
         (E::Rollback, O::Done, Some("1.0.0"), None),
+        (E::Reload, O::Done, Some("1.0.0"), None),
         (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.memory_limit")),
         (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.deadline")),
     ];
@@ -372,6 +381,7 @@ fn claims(shown: &Shown) -> Vec<Claim> {
         counted == served,
     ));
     claims.extend(shown.rogue.claims());
+    claims.extend(shown.portable.claims());
     claims
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, sign_dir};
+use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, pack_dir, sign_dir};
 use themis_kernel::ids::{PluginName, Tier};
 use themis_kernel::limits::HOLD_LIMIT_MAX;
 use themis_kernel::{Config, Kernel};
@@ -66,6 +66,14 @@ impl Stage {
         }
         stage.add("rogue", "1.0.0", ROGUE_MANIFEST, ROGUE_LIBRARY)?;
         sign_dir(&stage.plugin("rogue/1.0.0"), &stage.key)?;
+        let guests = artifacts.join("../../guests");
+        let guests = if guests.is_dir() { guests } else { artifacts };
+        let (_, _, geo_manifest) = GEO[0];
+        stage.pack("geo", geo_manifest, &guests.join("geo_1_0.wasm"))?;
+        let limits = format!("\"fuel_per_call\": {},", super::portable::FUEL);
+        let manifest =
+            ROGUE_MANIFEST.replacen("\"limits\": {", &format!("\"limits\": {{ {limits}"), 1);
+        stage.pack("rogue", &manifest, &guests.join("rogue.wasm"))?;
         stage.spoil()?;
         Ok(stage)
     }
@@ -82,6 +90,25 @@ impl Stage {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&inner).map_err(failed)?;
         write(&dir.join("manifest.json"), manifest.as_bytes())?;
         write(&inner.join(format!("lib{name}.so")), library)
+    }
+
+    /// A bundle with a module and nothing else, signed.
+    fn pack(&self, name: &str, manifest: &str, module: &Path) -> Result<(), Failure> {
+        let bytes = std::fs::read(module).map_err(|error| {
+            Failure::new("demo.artifacts", format!("{}: {error}", module.display()))
+        })?;
+        let dir = self.dir.path().join("unpacked").join(name).join("1.0.0");
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(failed)?;
+        write(&dir.join("manifest.json"), manifest.as_bytes())?;
+        write(&dir.join(format!("{name}.wasm")), &bytes)?;
+        sign_dir(&dir, &self.key)?;
+        pack_dir(&dir, Some(&self.bundle(name)))?;
+        Ok(())
+    }
+
+    /// Where the bundle of a plugin is.
+    pub(crate) fn bundle(&self, name: &str) -> PathBuf {
+        self.plugin(&format!("{name}-1.0.0.tdb"))
     }
 
     /// A signature taken away, a bit flipped after signing, a directory moved away behind a link.
