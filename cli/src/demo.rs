@@ -152,15 +152,7 @@ fn play(
     say(&format!("   {}", receipt(&reload)));
     watch(arguments.seconds);
 
-    say("3. try geo 1.2.0, whose init fails");
-    let failed = kernel.reloads().reload_module_blocking("geo", "geo/1.2.0");
-    let failed_reload = match failed {
-        Ok(_) => "it was loaded".to_owned(),
-        Err(error) => {
-            say(&format!("   {}: {error}", error.code()));
-            error.code().to_owned()
-        }
-    };
+    let failed_reload = try_failing(kernel, say);
     watch(arguments.seconds);
 
     let after_faulty = try_faulty(kernel, &load, geo, say)?;
@@ -198,6 +190,18 @@ fn play(
         totals,
         counted,
     })
+}
+
+/// Reloads to the version whose init fails; answers the code it was refused with.
+fn try_failing(kernel: &Kernel, say: &impl Fn(&str)) -> String {
+    say("3. try geo 1.2.0, whose init fails");
+    match kernel.reloads().reload_module_blocking("geo", "geo/1.2.0") {
+        Ok(_) => "it was loaded".to_owned(),
+        Err(error) => {
+            say(&format!("   {}: {error}", error.code()));
+            error.code().to_owned()
+        }
+    }
 }
 
 /// Reloads to the version that passes every test and then fails, and waits for what becomes of it.

@@ -182,7 +182,8 @@ fn config(options: &Options) -> Config {
         .wasm_tail_call(true)
         .wasm_multi_memory(false)
         .wasm_memory64(false)
-        .wasm_extended_const(false);
+        .wasm_extended_const(false)
+        .wasm_branch_hinting(true);
     config
 }
 

@@ -26,9 +26,11 @@
     reason = "instructions and sections are many and become more: what is not named passes unchanged"
 )]
 
+mod added;
 mod copies;
 mod emit;
 mod error;
+mod loops;
 mod regions;
 mod rewrite;
 mod survey;
@@ -37,17 +39,15 @@ mod unroll;
 
 pub mod cost;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
+use wasm_encoder::Module;
 use wasm_encoder::reencode::Reencode;
-use wasm_encoder::{BlockType, Module};
-use wasmparser::{Parser, ValType};
+use wasmparser::Parser;
 
+use added::Added;
 use emit::{Metered, Source};
 use regions::Regions;
 use rewrite::{Layout, Rewriter};
-use survey::{Signature, Survey};
+use survey::Survey;
 use unroll::Allowance;
 
 pub use error::MeterError;
@@ -61,6 +61,13 @@ pub const FUEL_EXPORT: &str = "themis\u{0}fuel";
 pub const REFILL_MODULE: &str = "themis";
 /// Field of that import, `(left: i64) -> grant: i64`: `left` is negative when more was spent than granted.
 pub const REFILL_FIELD: &str = "refill";
+
+/// A metered module has at most this many bytes for each it had as it was, besides [`GROWTH_BYTES_MAX`]. What comes near
+/// are bulk operations without operands between them: two bytes that become a charge, a check and a write. What compilers
+/// write grows by two thirds, copies of loops aside.
+pub const GROWTH_FACTOR_MAX: usize = 40;
+/// What the meter adds to the smallest module, the copies of loops that every module may have included.
+pub const GROWTH_BYTES_MAX: usize = 128 << 10;
 
 /// Most parameters and locals a function may have.
 const LOCALS_MAX: u64 = 50_000;
@@ -117,19 +124,21 @@ fn rewrite(module: &[u8], options: &Options, metering: bool) -> Result<Instrumen
         topup: survey.imported_functions.saturating_add(defined).saturating_add(1),
         fuel: survey.globals,
     };
-    let mut frames = Frames::of(&survey, layout);
+    let mut added = Added::to(&survey, layout)?;
     let code_bytes = survey.bodies.iter().map(|body| body.range().len()).sum();
     let mut allowance = Allowance::new(options, code_bytes);
     let mut unrolled = 0_usize;
     let mut bodies = Vec::with_capacity(survey.bodies.len());
     for defined in 0..survey.bodies.len() {
-        let (metered, loops) = body(&survey, &mut frames, &mut allowance, defined, metering)?;
+        let (metered, loops) = body(&survey, &mut added, &mut allowance, defined, metering)?;
         unrolled = unrolled.saturating_add(loops);
         bodies.push(metered);
     }
-    let checks = bodies.iter().map(|metered| metered.checks.len()).sum();
-    survey::room("types", u64::from(frames.types), frames.added.len() as u64 + 1)?;
-    let mut rewriter = Rewriter { layout, types: frames.types, frames: frames.added, bodies };
+    let checks = bodies.iter().map(|metered| metered.checks).sum();
+    survey::room("types", survey.types.len() as u64, added.types.len() as u64)?;
+    survey::room("globals", u64::from(survey.globals), added.slots.len() as u64 + 1)?;
+    let types = u32::try_from(survey.types.len()).unwrap_or(u32::MAX);
+    let mut rewriter = Rewriter { layout, types, added, bodies };
     let mut output = Module::new();
     rewriter.parse_core_module(&mut output, Parser::new(0), module)?;
     Ok(Instrumented { module: output.finish(), checks, unrolled })
@@ -138,12 +147,12 @@ fn rewrite(module: &[u8], options: &Options, metering: bool) -> Result<Instrumen
 /// Meters one body, and tells how many of its loops were unrolled.
 fn body(
     survey: &Survey<'_>,
-    frames: &mut Frames,
+    added: &mut Added,
     allowance: &mut Allowance,
     defined: usize,
     metering: bool,
 ) -> Result<(Metered, usize), MeterError> {
-    let layout = frames.layout;
+    let layout = added.layout;
     let function = u32::try_from(defined).unwrap_or(u32::MAX).saturating_add(layout.imported);
     let (Some(body), Some(signature)) = (survey.bodies.get(defined), survey.signature(defined))
     else {
@@ -159,53 +168,19 @@ fn body(
     }
     let regions = Regions::of(survey, signature, function, body, locals)?;
     let unrolled = allowance.choose(&regions);
-    let frame = if regions.leaves_by_branch { Some(frames.block(signature)?) } else { None };
+    let frame = if regions.leaves_by_branch { Some(added.block(signature)?) } else { None };
     let source = Source {
         function,
         body,
         locals: u32::try_from(count).unwrap_or(u32::MAX),
+        parameters: &signature.parameters,
         regions: &regions,
         unrolled: &unrolled,
         frame,
         metering,
     };
-    Ok((emit::emit(layout, &source)?, unrolled.len()))
+    Ok((emit::emit(added, &source)?, unrolled.len()))
 }
 
-/// Types of blocks that take nothing and yield a function's results.
-struct Frames {
-    /// Number of types in the module as given.
-    types: u32,
-    /// The types without parameters, by their results.
-    known: HashMap<Vec<ValType>, u32>,
-    /// Results of those to be added.
-    added: Vec<Vec<wasm_encoder::ValType>>,
-    layout: Layout,
-}
-
-impl Frames {
-    fn of(survey: &Survey<'_>, layout: Layout) -> Self {
-        let types = (0..).zip(&survey.types).filter(|(_, ty)| ty.parameters.is_empty());
-        let known = types.map(|(index, ty)| (ty.results.to_vec(), index)).collect();
-        let types = u32::try_from(survey.types.len()).unwrap_or(u32::MAX);
-        Self { types, known, added: vec![], layout }
-    }
-
-    fn block(&mut self, signature: &Signature) -> Result<BlockType, MeterError> {
-        match &*signature.results {
-            [] => return Ok(BlockType::Empty),
-            [only] => return Ok(BlockType::Result(self.layout.val_type(*only)?)),
-            [..] => {}
-        }
-        let index = match self.known.entry(signature.results.to_vec()) {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(entry) => {
-                let results = signature.results.iter().map(|ty| self.layout.val_type(*ty));
-                self.added.push(results.collect::<Result<_, _>>()?);
-                let count = u32::try_from(self.added.len()).unwrap_or(u32::MAX);
-                *entry.insert(self.types.saturating_add(count))
-            }
-        };
-        Ok(BlockType::FunctionType(index))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,7 @@ impl<'e> Emitter<'e> {
         }
         self.joined();
         self.store();
-        self.again();
+        self.again(&plan.reads);
         self.put(&Instruction::Br(0));
         self.put(&Instruction::End);
         self.put(&Instruction::Unreachable);
@@ -176,7 +176,7 @@ impl<'e> Emitter<'e> {
         }
         if tested {
             self.put(&Instruction::I32Eqz);
-            self.hint();
+            self.hint(false);
             self.put(&Instruction::BrIf(2 + copy));
         } else {
             self.add(copies.later(copy));
@@ -211,7 +211,7 @@ impl<'e> Emitter<'e> {
                 } else if *label == place.depth {
                     self.leave(tested, rest, *label, false);
                 } else if is_way(copies.way, place.position) {
-                    self.hint();
+                    self.hint(false);
                     self.put(&Instruction::BrIf(place.depth.saturating_add(2 + place.copy)));
                 } else {
                     self.leave(tested, leaving, label.saturating_add(copies.lands + 3), true);
@@ -235,7 +235,7 @@ impl<'e> Emitter<'e> {
             self.put(&Instruction::BrIf(label));
         } else {
             if rare {
-                self.hint();
+                self.hint(false);
             }
             self.put(&Instruction::If(BlockType::Empty));
             self.add(refund);

@@ -2,34 +2,27 @@
 //!
 //! Fuel lives in a local, which the compiler keeps in a register, and is written back to the global wherever others
 //! look at it: at calls, returns and loop headers. A charge subtracts a region's cost; a check asks for more when the
-//! local is negative. A loop becomes (`k` = 2; `⟨c⟩` is a charge, which the compiler folds into its neighbours):
+//! local is negative:
 //!
 //! ```text
-//! loop $l (result t)            block $exit (result t)
-//!   body                          loop $l (result t)
-//!   br_if $l                        ⟨c⟩
-//! end                               fuel < 0 ? fuel = topup(fuel)      ;; one check for k iterations
-//!                                   global = fuel                      ;; so that a trap finds it
-//!                                   block $next                        ;; copy 1 of k:
-//!                                     body                             ;;   what went on with $l
-//!                                     br_if $next                      ;;   goes on with $next
-//!                                     br $exit                         ;;   what fell out of $l leaves
-//!                                   end
-//!                                   ⟨c⟩                                ;; copy k of k:
-//!                                   body
-//!                                   br_if $l                           ;;   as it was
-//!                                 end
+//! (func                       (func  fuel = global  ⟨entry⟩  check
+//!   loop $l                     loop $l
+//!     body                        ⟨body⟩                              ;; fuel -= what it costs
+//!     br_if $l                    fuel < 0 ? fuel = topup(fuel)       ;; a check
+//!   end                           global = fuel                       ;; so that a trap finds it
+//!   call $g)                      body  br_if $l
 //!                               end
+//!                               global = fuel  call $g  fuel = global)
 //! ```
 //!
-//! Each copy charges for itself at the same places as the original, so any path through the copies charges exactly what
-//! the same path through the original does, and a loop left early pays for no iteration that did not run.
+//! Loops that are unrolled look otherwise: see [`super::copies`].
 
 use wasm_encoder::reencode::Reencode;
 use wasm_encoder::{BlockType, Function, Instruction, ValType};
 use wasmparser::{FunctionBody, Operator};
 
 use super::MeterError;
+use super::added::Added;
 use super::cost::{self, Sized};
 use super::regions::{Charge, Regions};
 use super::rewrite::Layout;
@@ -46,9 +39,19 @@ const LEAF_UNITS_MAX: u64 = 64;
 pub(crate) struct Metered {
     /// Its body.
     pub(crate) body: Function,
-    /// Offsets within the body of the `if` instructions that are rarely taken: the checks.
-    pub(crate) checks: Vec<u32>,
-    pub(crate) likely: Vec<u32>,
+    /// How many checks it contains.
+    pub(crate) checks: usize,
+    /// What is known of its branches, by ascending offset.
+    pub(crate) hints: Vec<Hint>,
+}
+
+/// How a branch mostly goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hint {
+    /// Where its `if` or `br_if` stands, in bytes from the start of the body.
+    pub(crate) offset: u32,
+    /// Whether it is mostly taken, or else rarely.
+    pub(crate) likely: bool,
 }
 
 /// What is to be written.
@@ -59,6 +62,8 @@ pub(crate) struct Source<'s, 'a> {
     pub(crate) body: &'s FunctionBody<'a>,
     /// How many parameters and locals it has: the next indices are the meter's.
     pub(crate) locals: u32,
+    /// Types of the parameters.
+    pub(crate) parameters: &'s [wasmparser::ValType],
     /// What it owes.
     pub(crate) regions: &'s Regions,
     /// Which of its loops to unroll.
@@ -72,10 +77,13 @@ pub(crate) struct Source<'s, 'a> {
 /// A body being written.
 pub(crate) struct Emitter<'e> {
     layout: Layout,
+    added: &'e mut Added,
+    /// Types of the parameters and locals: up to which index, and what.
+    types: Vec<(u32, ValType)>,
     regions: &'e Regions,
     out: Function,
-    checks: Vec<u32>,
-    likely: Vec<u32>,
+    checks: usize,
+    hints: Vec<Hint>,
     /// The local that holds the fuel.
     fuel: u32,
     /// The local that holds the operand of a sized instruction.
@@ -90,11 +98,19 @@ pub(crate) struct Emitter<'e> {
 ///
 /// # Errors
 /// [`MeterError::FunctionTooLarge`] if an engine would refuse the result.
-pub(crate) fn emit(layout: Layout, source: &Source<'_, '_>) -> Result<Metered, MeterError> {
-    let mut locals = vec![];
+pub(crate) fn emit(added: &mut Added, source: &Source<'_, '_>) -> Result<Metered, MeterError> {
+    let mut layout = added.layout;
+    let (mut locals, mut types, mut end) = (vec![], vec![], 0_u32);
+    for ty in source.parameters {
+        end = end.saturating_add(1);
+        types.push((end, layout.val_type(*ty)?));
+    }
     for pair in source.body.get_locals_reader()? {
         let (count, ty) = pair?;
-        locals.push((count, layout.clone().val_type(ty)?));
+        let ty = layout.val_type(ty)?;
+        locals.push((count, ty));
+        end = end.saturating_add(count);
+        types.push((end, ty));
     }
     locals.push((1, ValType::I64));
     if source.regions.sized {
@@ -102,10 +118,12 @@ pub(crate) fn emit(layout: Layout, source: &Source<'_, '_>) -> Result<Metered, M
     }
     let mut emitter = Emitter {
         layout,
+        added,
+        types,
         regions: source.regions,
         out: Function::new(locals),
-        checks: vec![],
-        likely: vec![],
+        checks: 0,
+        hints: vec![],
         fuel: source.locals,
         size: source.locals.saturating_add(1),
         dirty: false,
@@ -116,7 +134,7 @@ pub(crate) fn emit(layout: Layout, source: &Source<'_, '_>) -> Result<Metered, M
     if bytes > FUNCTION_BYTES_MAX {
         return Err(MeterError::FunctionTooLarge { function: source.function, bytes });
     }
-    Ok(Metered { body: emitter.out, checks: emitter.checks, likely: emitter.likely })
+    Ok(Metered { body: emitter.out, checks: emitter.checks, hints: emitter.hints })
 }
 
 impl<'e> Emitter<'e> {
@@ -154,11 +172,10 @@ impl<'e> Emitter<'e> {
                 self.operator(operator)?;
                 position += 1;
                 self.charge(&mut charges, position);
-                if this.is_some_and(|this| this.repeats.is_some()) {
-                    self.check();
-                    if std::env::var("NOSTORE").is_err() {
-                        self.store();
-                    }
+                if let Some(this) = this.filter(|this| this.repeats.is_some()) {
+                    // What lives across calls anyway needs no keeping.
+                    self.check_keeping(if this.calls { &[] } else { &this.reads });
+                    self.store();
                 }
                 continue;
             }
@@ -235,22 +252,25 @@ impl<'e> Emitter<'e> {
 
     /// Asks for more if more was spent than granted.
     pub(crate) fn check(&mut self) {
+        self.check_keeping(&[]);
+    }
+
+    /// As [`Self::check`]; these locals are kept meanwhile.
+    fn check_keeping(&mut self, locals: &[u32]) {
         if !self.metering {
             return;
         }
         self.put(&Instruction::LocalGet(self.fuel));
         self.put(&Instruction::I64Const(0));
         self.put(&Instruction::I64LtS);
-        self.hint();
+        self.hint(false);
         self.put(&Instruction::If(BlockType::Empty));
-        self.put(&Instruction::LocalGet(self.fuel));
-        self.put(&Instruction::Call(self.layout.topup));
-        self.put(&Instruction::LocalSet(self.fuel));
+        self.top_up(locals);
         self.put(&Instruction::End);
     }
 
-    /// Goes back to the loop it stands in if there is fuel, or else leaves it and asks for more.
-    pub(crate) fn again(&mut self) {
+    /// Goes back to the loop it stands in if there is fuel, or else leaves it and asks for more, keeping these locals.
+    pub(crate) fn again(&mut self, locals: &[u32]) {
         if !self.metering {
             self.put(&Instruction::Br(0));
             self.put(&Instruction::End);
@@ -259,17 +279,49 @@ impl<'e> Emitter<'e> {
         self.put(&Instruction::LocalGet(self.fuel));
         self.put(&Instruction::I64Const(0));
         self.put(&Instruction::I64GeS);
-        self.likely.push(u32::try_from(self.out.byte_len()).unwrap_or(u32::MAX));
+        self.hint(true);
         self.put(&Instruction::BrIf(0));
         self.put(&Instruction::End);
+        self.top_up(locals);
+    }
+
+    /// Asks for more. The locals that matter here are put into globals before and taken from there after, which changes
+    /// nothing for them, but much for a register allocator: no value lives across this call, and so none is kept in memory
+    /// on the way past it, which is the way that counts.
+    fn top_up(&mut self, locals: &[u32]) {
+        self.checks = self.checks.saturating_add(1);
+        let mut kept: Vec<_> = locals.iter().filter_map(|local| self.number(*local)).collect();
+        kept.sort_unstable();
+        let slots = self.added.slots(kept.iter().map(|(ty, _)| *ty));
+        for ((_, local), slot) in kept.iter().zip(&slots) {
+            self.put(&Instruction::LocalGet(*local));
+            self.put(&Instruction::GlobalSet(*slot));
+        }
         self.put(&Instruction::LocalGet(self.fuel));
         self.put(&Instruction::Call(self.layout.topup));
         self.put(&Instruction::LocalSet(self.fuel));
+        for ((_, local), slot) in kept.iter().zip(&slots) {
+            self.put(&Instruction::GlobalGet(*slot));
+            self.put(&Instruction::LocalSet(*local));
+        }
     }
 
-    /// Notes that the branch which comes next is rarely taken.
-    pub(crate) fn hint(&mut self) {
-        self.checks.push(u32::try_from(self.out.byte_len()).unwrap_or(u32::MAX));
+    /// The type of a local if it is a number, and the local.
+    fn number(&self, local: u32) -> Option<(ValType, u32)> {
+        let place = self.types.partition_point(|(end, _)| *end <= local);
+        let (_, ty) = self.types.get(place)?;
+        match ty {
+            ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64 | ValType::V128 => {
+                Some((*ty, local))
+            }
+            ValType::Ref(_) => None,
+        }
+    }
+
+    /// Notes how the branch that comes next mostly goes.
+    pub(crate) fn hint(&mut self, likely: bool) {
+        let offset = u32::try_from(self.out.byte_len()).unwrap_or(u32::MAX);
+        self.hints.push(Hint { offset, likely });
     }
 
     /// Charges for the topmost operand, which stays where it is, and checks: one such operation may cost a whole budget.

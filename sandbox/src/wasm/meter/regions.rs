@@ -25,6 +25,7 @@ use wasmparser::{BlockType, BrTable, FunctionBody, Operator};
 
 use super::MeterError;
 use super::cost;
+use super::loops::Loop;
 use super::survey::{Signature, Survey};
 
 /// A region's cost, to be charged before the instruction at `position`.
@@ -37,22 +38,6 @@ pub(crate) struct Charge {
     /// Whether its head stands directly in a loop's body, in no block or arm within: an iteration that comes past it has
     /// run every such region before it, and one that goes on to the body's end will run every such region after it.
     pub(crate) spine: bool,
-}
-
-/// One `loop`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Loop {
-    /// Number of the `loop` instruction within the body.
-    pub(crate) start: usize,
-    /// Number of its `end`.
-    pub(crate) end: usize,
-    /// Size of what is between, in bytes.
-    pub(crate) bytes: usize,
-    /// Number of the last branch that leads back to it; without one it is but a block.
-    pub(crate) repeats: Option<usize>,
-    /// Whether it may be unrolled: it takes no parameters, nothing in it loops, calls or is sized, no `br_table` leads out
-    /// of it or back to it, and no `br_if` takes values out of it.
-    pub(crate) simple: bool,
 }
 
 /// What a body owes and when.
@@ -174,12 +159,12 @@ impl Scan<'_> {
             }
             Operator::End => self.close(at, offset)?,
             Operator::Br { relative_depth } => {
-                let carried = self.branch(*relative_depth, at)?.carried;
+                let carried = self.branch(*relative_depth, at, true)?.carried;
                 self.add(carried);
                 self.open = None;
             }
             Operator::BrIf { relative_depth } => {
-                let branch = self.branch(*relative_depth, at)?;
+                let branch = self.branch(*relative_depth, at, false)?;
                 if branch.leaves && branch.carried > 0 {
                     self.complicate();
                 }
@@ -193,6 +178,10 @@ impl Scan<'_> {
                 self.open = None;
             }
             Operator::Call { .. } | Operator::CallIndirect { .. } => self.calls(),
+            Operator::LocalGet { local_index } => self.uses(*local_index, false),
+            Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
+                self.uses(*local_index, true);
+            }
             other if cost::sized(other).is_some() => {
                 self.found.sized = true;
                 self.complicate();
@@ -231,13 +220,15 @@ impl Scan<'_> {
         self.complicate();
         let carried = self.parameters(ty);
         let place = self.found.loops.len();
-        // `bytes` holds where the body starts until its end is known.
-        let bytes = offset;
         let simple = carried == 0 && self.open.is_some();
-        self.found.loops.push(Loop { start: at, end: at, bytes, repeats: None, simple });
+        self.found.loops.push(Loop::new(at, offset, self.open, simple));
         self.push(Kind::Loop(place), carried, self.open.is_some());
         self.loops.push((self.frames.len().saturating_sub(1), place));
         self.follow(at);
+        let head = self.open;
+        if let Some(found) = self.innermost() {
+            found.begins(head);
+        }
     }
 
     fn close(&mut self, at: usize, offset: usize) -> Result<(), MeterError> {
@@ -250,9 +241,10 @@ impl Scan<'_> {
             Kind::Loop(place) => {
                 self.loops.pop();
                 if let Some(found) = self.found.loops.get_mut(place) {
-                    found.end = at;
-                    found.bytes = offset.saturating_sub(found.bytes);
+                    found.ends(at, offset);
                 }
+                self.pass_on(place);
+                self.merge(place);
             }
         }
         if self.frames.is_empty() {
@@ -262,8 +254,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Notes a branch to a label. One that nothing reaches leads nowhere.
-    fn branch(&mut self, depth: u32, at: usize) -> Result<Branch, MeterError> {
+    /// Notes a branch to a label, which is `always` taken or not. One that nothing reaches leads nowhere.
+    fn branch(&mut self, depth: u32, at: usize, always: bool) -> Result<Branch, MeterError> {
         let live = self.open.is_some();
         let depth = usize::try_from(depth).unwrap_or(usize::MAX).saturating_add(1);
         let index = self.frames.len().checked_sub(depth);
@@ -276,7 +268,7 @@ impl Scan<'_> {
         if let (Kind::Loop(place), true) = (&frame.kind, live)
             && let Some(found) = self.found.loops.get_mut(*place)
         {
-            found.repeats = Some(at);
+            found.repeats(at, self.open.filter(|_| always));
         }
         let innermost = self.loops.last().map(|(frame, _)| *frame);
         let leaves = innermost.is_some_and(|innermost| index < innermost);
@@ -284,10 +276,10 @@ impl Scan<'_> {
     }
 
     fn table(&mut self, targets: &BrTable<'_>, at: usize) -> Result<(), MeterError> {
-        let default = self.branch(targets.default(), at)?;
+        let default = self.branch(targets.default(), at, false)?;
         let mut stays = !default.leaves && !default.repeats;
         for target in targets.targets() {
-            let branch = self.branch(target?, at)?;
+            let branch = self.branch(target?, at, false)?;
             stays &= !branch.leaves && !branch.repeats;
         }
         if !stays {
@@ -302,12 +294,48 @@ impl Scan<'_> {
     fn calls(&mut self) {
         self.found.calls = true;
         self.complicate();
+        if let Some(found) = self.innermost() {
+            found.calls = true;
+        }
+    }
+
+    fn innermost(&mut self) -> Option<&mut Loop> {
+        let (_, place) = self.loops.last().copied()?;
+        self.found.loops.get_mut(place)
+    }
+
+    fn uses(&mut self, local: u32, written: bool) {
+        if let Some(found) = self.innermost() {
+            found.uses(local, written);
+        }
+    }
+
+    /// Tells the loop around the one that ends what that one does.
+    fn pass_on(&mut self, place: usize) {
+        let around = self.loops.last().map(|(_, around)| *around);
+        let (outer, inner) = self.found.loops.split_at_mut(place);
+        let outer = around.and_then(|around| outer.get_mut(around));
+        if let (Some(outer), Some(inner)) = (outer, inner.first()) {
+            outer.contains(inner);
+        }
+    }
+
+    /// Moves the charge of the head of the loop that ends to where it can be paid along with others. No check comes between
+    /// there and the head but those of callees and sized operations, and they look for what is about to be due anyway.
+    fn merge(&mut self, place: usize) {
+        let Some(merge) = self.found.loops.get(place).and_then(Loop::merge) else { return };
+        let Some(head) = self.found.charges.get_mut(merge.head) else { return };
+        let units = std::mem::take(&mut head.units);
+        for region in merge.to {
+            if let Some(charge) = self.found.charges.get_mut(region) {
+                charge.units = charge.units.saturating_add(units);
+            }
+        }
     }
 
     /// No loop that is open here is simple. Only the innermost needs telling: an outer one was told when that opened.
     fn complicate(&mut self) {
-        let innermost = self.loops.last().copied();
-        if let Some(found) = innermost.and_then(|(_, place)| self.found.loops.get_mut(place)) {
+        if let Some(found) = self.innermost() {
             found.simple = false;
         }
     }

@@ -1,9 +1,10 @@
-//! Writes the module anew around its metered bodies: one import, one function, one global and one export more.
+//! Writes the module anew around its metered bodies: one import, one function, one export and some globals more.
 //!
 //! ```text
 //! (import "themis" "refill" (func $refill (param i64) (result i64)))   ;; after the imported functions
 //! (func $topup (param $left i64) (result i64) …)                       ;; after the defined functions
 //! (global $fuel (export "themis\00fuel") (mut i64) (i64.const 0))      ;; after the globals
+//! (global $slot (mut t) (t.const 0)) …                                 ;; as many as a check keeps locals
 //! ```
 //!
 //! Only the import moves anything: defined functions shift by one, in calls, `ref.func`, element segments, exports, the
@@ -25,6 +26,7 @@ use wasm_encoder::{
     SectionId, TypeSection, ValType,
 };
 
+use super::added::Added;
 use super::emit::Metered;
 use super::{FUEL_EXPORT, REFILL_FIELD, REFILL_MODULE};
 
@@ -56,17 +58,16 @@ pub(crate) struct Rewriter {
     pub(crate) layout: Layout,
     /// Number of types in the module as given: the next one is that of the import and the function, `(i64) -> i64`.
     pub(crate) types: u32,
-    /// Results of the further types to add, which have no parameters.
-    pub(crate) frames: Vec<Vec<ValType>>,
+    /// Types and globals to add.
+    pub(crate) added: Added,
     /// The bodies, in order.
     pub(crate) bodies: Vec<Metered>,
 }
 
 impl Rewriter {
     fn add_types(&self, section: &mut TypeSection) {
-        section.ty().function([ValType::I64], [ValType::I64]);
-        for results in &self.frames {
-            section.ty().function([], results.iter().copied());
+        for (parameters, results) in &self.added.types {
+            section.ty().function(parameters.iter().copied(), results.iter().copied());
         }
     }
 
@@ -78,9 +79,12 @@ impl Rewriter {
         section.function(self.types);
     }
 
-    fn add_global(section: &mut GlobalSection) {
+    fn add_global(&self, section: &mut GlobalSection) {
         let ty = GlobalType { val_type: ValType::I64, mutable: true, shared: false };
         section.global(ty, &ConstExpr::i64_const(0));
+        for slot in &self.added.slots {
+            section.global(GlobalType { val_type: *slot, ..ty }, &zero(*slot));
+        }
     }
 
     fn add_export(&self, section: &mut ExportSection) {
@@ -96,13 +100,22 @@ impl Rewriter {
     }
 
     /// Adds to the global what the host grants, and yields what is left then. The global may lag behind `$left`, which is
-    /// why it is added to, not set: what it lags by stays the same however often the host is asked.
+    /// why it is added to, not set: what it lags by stays the same however often the host is asked. The other globals are
+    /// kept on the stack meanwhile: the host may call back into the instance.
     fn topup(&self) -> Function {
         let (left, grant) = (0, 1);
+        let slots = self.layout.fuel.saturating_add(1)..;
+        let slots: Vec<_> = slots.zip(&self.added.slots).map(|(slot, _)| slot).collect();
         let mut function = Function::new([(1, ValType::I64)]);
         let mut body = function.instructions();
-        body.local_get(left).call(self.layout.imported).local_tee(grant);
-        body.global_get(self.layout.fuel).i64_add().global_set(self.layout.fuel);
+        for slot in &slots {
+            body.global_get(*slot);
+        }
+        body.local_get(left).call(self.layout.imported).local_set(grant);
+        for slot in slots.iter().rev() {
+            body.global_set(*slot);
+        }
+        body.global_get(self.layout.fuel).local_get(grant).i64_add().global_set(self.layout.fuel);
         body.local_get(left).local_get(grant).i64_add().end();
         function
     }
@@ -111,18 +124,11 @@ impl Rewriter {
         let mut section = BranchHints::new();
         let first = self.layout.imported.saturating_add(1);
         for (index, metered) in (first..).zip(&self.bodies) {
-            let mut hints: Vec<(u32, u32)> = metered
-                .checks
-                .iter()
-                .map(|x| (*x, 0))
-                .chain(metered.likely.iter().map(|x| (*x, 1)))
-                .collect();
-            hints.sort();
-            if !hints.is_empty() {
-                let hints: Vec<_> = hints
-                    .into_iter()
-                    .map(|(a, b)| BranchHint { branch_func_offset: a, branch_hint_value: b })
-                    .collect();
+            if !metered.hints.is_empty() {
+                let hints = metered.hints.iter().map(|hint| BranchHint {
+                    branch_func_offset: hint.offset,
+                    branch_hint_value: hint.likely.into(),
+                });
                 section.function_hints(index, hints);
             }
         }
@@ -148,7 +154,7 @@ impl Rewriter {
             }
             SectionId::Global => {
                 let mut section = GlobalSection::new();
-                Self::add_global(&mut section);
+                self.add_global(&mut section);
                 module.section(&section);
             }
             SectionId::Export => {
@@ -189,6 +195,18 @@ impl Rewriter {
             }
         }
         Ok(names)
+    }
+}
+
+/// Zero of a type, or null.
+fn zero(ty: ValType) -> ConstExpr {
+    match ty {
+        ValType::I32 => ConstExpr::i32_const(0),
+        ValType::I64 => ConstExpr::i64_const(0),
+        ValType::F32 => ConstExpr::f32_const(0.0_f32.into()),
+        ValType::F64 => ConstExpr::f64_const(0.0_f64.into()),
+        ValType::V128 => ConstExpr::v128_const(0),
+        ValType::Ref(ty) => ConstExpr::ref_null(ty.heap_type),
     }
 }
 
@@ -247,8 +265,11 @@ impl Reencode for Rewriter {
         let high = before.map_or(u8::MAX, rank);
         for id in NEEDED {
             let is_code = id == SectionId::Code;
-            if is_code && (low < rank(id)) && rank(id) <= high {
-                module.section(&self.hints());
+            if is_code && low < rank(id) && rank(id) <= high {
+                let hints = self.hints();
+                if !hints.is_empty() {
+                    module.section(&hints);
+                }
             }
             if low < rank(id) && rank(id) < high {
                 self.add_section(module, id);
@@ -293,7 +314,7 @@ impl Reencode for Rewriter {
         section: wasmparser::GlobalSectionReader<'_>,
     ) -> Result<(), reencode::Error> {
         utils::parse_global_section(self, globals, section)?;
-        Self::add_global(globals);
+        self.add_global(globals);
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 //! The module is validated here first, against exactly [`ACCEPTED`]. That is more than tidiness: an invalid module that
 //! names the global or the function *after* its last one would name the meter's own once those are added.
 
-use wasmparser::{FunctionBody, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
+use wasmparser::{
+    ExternalKind, FunctionBody, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
+};
 
 use super::{FUEL_EXPORT, MeterError, REFILL_FIELD, REFILL_MODULE};
 
@@ -80,9 +82,9 @@ impl<'a> Survey<'a> {
                 }
             }
             Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    let import = import?;
-                    self.import(import.module, import.name, &import.ty)?;
+                for import in section.into_imports_with_offsets() {
+                    let (offset, import) = import?;
+                    self.import(import.module, import.name, &import.ty, offset as u64)?;
                 }
             }
             Payload::FunctionSection(section) => {
@@ -94,8 +96,11 @@ impl<'a> Survey<'a> {
                 self.globals = self.globals.saturating_add(section.count());
             }
             Payload::ExportSection(section) => {
-                for export in section {
-                    let export = export?;
+                for export in section.into_iter_with_offsets() {
+                    let (offset, export) = export?;
+                    if export.kind == ExternalKind::FuncExact {
+                        return Err(exact(offset as u64));
+                    }
                     self.export(export.name)?;
                 }
             }
@@ -105,16 +110,24 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    fn import(&mut self, module: &str, field: &str, ty: &TypeRef) -> Result<(), MeterError> {
+    fn import(
+        &mut self,
+        module: &str,
+        field: &str,
+        ty: &TypeRef,
+        offset: u64,
+    ) -> Result<(), MeterError> {
         if module == REFILL_MODULE && field == REFILL_FIELD {
             let name = format!("{module}.{field}");
             return Err(MeterError::Reserved { kind: "import", name });
         }
         self.imports = self.imports.saturating_add(1);
         match ty {
-            TypeRef::Func(_) | TypeRef::FuncExact(_) => {
+            TypeRef::Func(_) => {
                 self.imported_functions = self.imported_functions.saturating_add(1);
             }
+            // The validator lets these through, whatever is accepted.
+            TypeRef::FuncExact(_) => return Err(exact(offset)),
             TypeRef::Global(_) => self.globals = self.globals.saturating_add(1),
             TypeRef::Table(_) | TypeRef::Memory(_) | TypeRef::Tag(_) => {}
         }
@@ -146,6 +159,11 @@ impl<'a> Survey<'a> {
         }
         Ok(())
     }
+}
+
+fn exact(offset: u64) -> MeterError {
+    let reason = "an exact function type needs the proposal custom-descriptors".to_owned();
+    MeterError::Invalid { offset, reason }
 }
 
 /// Whether `added` more entries fit into an index space with `count`.

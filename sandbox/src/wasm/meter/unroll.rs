@@ -5,7 +5,8 @@
 //! module's allowance can pay for.
 
 use super::Options;
-use super::regions::{Loop, Regions};
+use super::loops::Loop;
+use super::regions::Regions;
 
 /// Most bytes all copies of one loop's body may take, about what a processor's cache of decoded instructions holds.
 const COPIES_BYTES_MAX: usize = 1024;
@@ -23,6 +24,8 @@ pub(crate) struct Unrolled {
     pub(crate) repeats: usize,
     /// How many copies of its body there will be.
     pub(crate) factor: usize,
+    /// Locals that an iteration takes from the one before.
+    pub(crate) reads: Vec<u32>,
 }
 
 /// How much a module may still grow by unrolling.
@@ -55,6 +58,12 @@ impl Allowance {
         };
         let factor = [8, 4, 2].into_iter().find(fits)?;
         self.bytes = self.bytes.saturating_sub(found.bytes.saturating_mul(factor - 1));
-        Some(Unrolled { start: found.start, end: found.end, repeats, factor })
+        Some(Unrolled {
+            start: found.start,
+            end: found.end,
+            repeats,
+            factor,
+            reads: found.reads.clone(),
+        })
     }
 }
