@@ -10,8 +10,10 @@ use serde::Serialize;
 mod admission;
 mod calls;
 mod endurance;
+mod kernels;
 mod lifecycle;
 mod report;
+mod wasm;
 mod workers;
 
 use report::Row;
@@ -42,11 +44,13 @@ struct Measured {
     deaths: Vec<endurance::Deaths>,
     callers: Vec<workers::Callers>,
     cycles: Option<workers::Cycles>,
+    wasm_callers: Vec<workers::Callers>,
+    kernels: Option<kernels::Kernels>,
 }
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 16] = [
+const BENCHES: [(&str, Bench); 21] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -63,6 +67,11 @@ const BENCHES: [(&str, Bench); 16] = [
     ("worker cold", workers::cold),
     ("worker memory", workers::memory_cap),
     ("worker deadline", workers::deadline),
+    ("wasm call", wasm::call),
+    ("wasm page", wasm::call_of_a_page),
+    ("wasm load", wasm::load),
+    ("wasm cached", wasm::load_cached),
+    ("wasm instantiate", wasm::instantiate),
 ];
 
 /// Sandboxes that must leave nothing behind.
@@ -78,6 +87,8 @@ fn main() -> std::io::Result<()> {
         deaths: Vec::new(),
         callers: Vec::new(),
         cycles: None,
+        wasm_callers: Vec::new(),
+        kernels: None,
     };
     for (name, bench) in BENCHES {
         if wanted(name) {
@@ -88,6 +99,18 @@ fn main() -> std::io::Result<()> {
     if wanted("worker grpc") {
         eprintln!("measuring worker grpc ...");
         measured.rows.extend(workers::call_beside_grpc());
+    }
+    if wanted("wasm extism") {
+        eprintln!("measuring wasm extism ...");
+        measured.rows.extend(wasm::calls_beside_extism());
+    }
+    if wanted("wasm threads") {
+        eprintln!("measuring callers of one wasm plugin ...");
+        measured.wasm_callers = wasm::callers();
+    }
+    if wanted("wasm kernels") {
+        eprintln!("measuring what metering costs ...");
+        measured.kernels = Some(kernels::measure());
     }
     if wanted("worker threads") {
         eprintln!("measuring callers of one worker ...");
@@ -119,7 +142,12 @@ fn main() -> std::io::Result<()> {
         (!measured.rows.is_empty()).then(|| report::table(&measured.rows)),
         (!measured.endurance.is_empty()).then(|| endurance::table(&measured.endurance)),
         (!measured.deaths.is_empty()).then(|| endurance::deaths_table(&measured.deaths)),
-        (!measured.callers.is_empty()).then(|| workers::callers_table(&measured.callers)),
+        (!measured.callers.is_empty())
+            .then(|| workers::callers_table("callers of one worker", &measured.callers)),
+        (!measured.wasm_callers.is_empty())
+            .then(|| workers::callers_table("callers of one wasm plugin", &measured.wasm_callers)),
+        measured.kernels.as_ref().map(kernels::table),
+        measured.kernels.as_ref().map(kernels::sizes_table),
         measured.cycles.as_ref().map(workers::cycles_table),
     ];
     for table in tables.into_iter().flatten() {

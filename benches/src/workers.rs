@@ -70,7 +70,7 @@ impl PingPong {
 }
 
 /// Of a program that prints the nanoseconds of each round trip.
-fn times_told_by(command: &mut Command) -> Times {
+pub(crate) fn times_told_by(command: &mut Command) -> Times {
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).expect("numbers");
@@ -81,11 +81,16 @@ fn times_told_by(command: &mut Command) -> Times {
     times
 }
 
-/// A call beside what it would be over gRPC, whose workspace `make bench` builds; `None` where that is not there.
-pub(crate) fn call_beside_grpc() -> Option<Row> {
+/// What the kernel is compared with, in a workspace of its own.
+pub(crate) fn peers() -> Option<PathBuf> {
     let own = std::env::current_exe().expect("the running program has a path");
     let built = own.ancestors().skip(1).map(|dir| dir.join("peers/debug/themis-peers"));
-    let Some(peers) = built.take(3).find(|path| path.is_file()) else {
+    built.take(3).find(|path| path.is_file())
+}
+
+/// A call beside what it would be over gRPC, whose workspace `make bench` builds; `None` where that is not there.
+pub(crate) fn call_beside_grpc() -> Option<Row> {
+    let Some(peers) = peers() else {
         eprintln!("skipped: gRPC, which only `make bench` builds");
         return None;
     };
@@ -296,6 +301,13 @@ pub(crate) struct Callers {
 pub(crate) fn callers() -> Vec<Callers> {
     let site = Site::new();
     let (kernel, plugin) = start(&site, &counter(), config(&site));
+    let measured = callers_of(plugin);
+    kernel.shutdown_blocking();
+    measured
+}
+
+/// So many threads that call one plugin.
+pub(crate) fn callers_of(plugin: PluginRef) -> Vec<Callers> {
     let measured = [1, 2, 4, 8].map(|callers| {
         let started = Instant::now();
         let mut times = Times::new();
@@ -322,14 +334,13 @@ pub(crate) fn callers() -> Vec<Callers> {
             p99_ns: times.p99(),
         }
     });
-    kernel.shutdown_blocking();
     measured.to_vec()
 }
 
-pub(crate) fn callers_table(rows: &[Callers]) -> Table {
+pub(crate) fn callers_table(what: &str, rows: &[Callers]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["callers of one worker", "calls/s", "p50", "p99"]);
+    table.set_header([what, "calls/s", "p50", "p99"]);
     for row in rows {
         table.add_row([
             row.callers.to_string(),

@@ -35,6 +35,7 @@ impl Executor {
     /// Starts a runtime: two workers, as control work is rare and short.
     pub(crate) fn start() -> Result<Self, std::io::Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .on_thread_start(themis_sandbox::wasm::prepare_thread)
             .worker_threads(2)
             .thread_name("themis-kernel")
             .enable_all()

@@ -9,7 +9,7 @@
 //! A module that exports `themis_save_state` has one instance, which takes its calls in turn; what it keeps goes with it
 //! when it is thrown away, and the plugin is started again as a worker process would be.
 
-pub use engine::{Options, Wasm, probe};
+pub use engine::{Options, Wasm, prepare_thread, probe};
 pub use image::{WasmImage, WasmLimits};
 
 mod cache;
@@ -19,3 +19,4 @@ mod host;
 mod image;
 mod instance;
 pub mod meter;
+mod pool;

@@ -1,4 +1,5 @@
-//! A unary gRPC call over a unix socket between two processes: `themis-peers grpc CALLS` prints the nanoseconds of each.
+//! What others do for the same purpose. A unary gRPC call over a unix socket between two processes: `themis-peers grpc CALLS`
+//! prints the nanoseconds of each. A call under Extism: see `extism.rs`.
 //!
 //! The program starts itself once more as the server. Messages are bytes without a schema, which is the least a gRPC call
 //! can be; one caller waits for each answer on a runtime of one thread, which serves it best.
@@ -23,6 +24,8 @@ use tonic::server::{NamedService, UnaryService};
 use tonic::transport::{Endpoint, Server, Uri};
 use tonic::{Request, Response, Status};
 use tower::service_fn;
+
+mod extism;
 
 const METHOD: &str = "/themis.Peer/Echo";
 const REQUEST: [u8; 64] = [7; 64];
@@ -170,6 +173,9 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        _ => bail!("want: grpc CALLS"),
+        ["extism", bytes, batches, batch] => {
+            extism::measure(bytes.parse()?, batches.parse()?, batch.parse()?)
+        }
+        _ => bail!("want: grpc CALLS, or extism BYTES BATCHES BATCH"),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     start_log(&arguments.log, printer)?;
     let config = Config::from_file(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .on_thread_start(themis_kernel::prepare_thread)
         .enable_all()
         .build()
         .map_err(|error| Failure::new("run.runtime", error))?;

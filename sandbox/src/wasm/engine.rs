@@ -82,11 +82,6 @@ impl Wasm {
         Ok(Self(Arc::new(Inner { engine, linker, cache, compiled: Mutex::default() })))
     }
 
-    /// What a thread needs once, before its first call: some hundred microseconds that no caller should pay.
-    pub fn prepare_thread() {
-        Engine::tls_eager_initialize();
-    }
-
     /// Meters and compiles an admitted module, unless that was done.
     ///
     /// # Errors
@@ -194,4 +189,10 @@ fn config(options: &Options) -> Config {
 pub fn probe() -> Result<(), MapError> {
     let options = Options { memory_bytes_max: WASM_MEMORY_BYTES_MAX, cache: None };
     Wasm::start(&options).map(drop)
+}
+
+/// Sets up what a thread needs before its first call of a wasm plugin: some hundred microseconds (a stack for signals among
+/// it) that a caller would pay otherwise. The kernel's own threads have it; a host calls it in those that it calls from.
+pub fn prepare_thread() {
+    Engine::tls_eager_initialize();
 }

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use themis_messages::instance::{
     CallStatus, Concurrency, HookError, ImageEvidence, Instance, OnEnd, ReplyBuffer, StateHooks,
 };
@@ -25,6 +25,7 @@ use wasmtime::InstancePre;
 use super::examine::Examined;
 use super::host::{Lines, State, Total};
 use super::instance::{Allowed, Live, Returned};
+use super::pool::{Pool, Taken};
 use crate::native::{HostServices, clean_text};
 
 /// What one plugin may use.
@@ -63,24 +64,26 @@ impl WasmImage {
     /// # Errors
     /// The plugin refused, or was stopped.
     pub fn init(self: &Arc<Self>, config_json: &[u8]) -> Result<Arc<dyn Instance>, HookError> {
-        let plugin = WasmPlugin {
+        let shared = Shared {
             image: Arc::clone(self),
             config: config_json.to_vec(),
-            pool: Mutex::new(Pool { idle: Vec::new(), live: 0, closed: false }),
-            freed: Condvar::new(),
-            ended: Mutex::default(),
-            is_ended: AtomicBool::new(false),
-            used: Used::new(self.limits.fuel_per_call),
             total: self.limits.fuel_total.map(|limit| Arc::new(Total::new(limit))),
             lines: Arc::new(Lines::new()),
+            books: Arc::default(),
+            remaining: AtomicU64::new(self.limits.fuel_per_call.unwrap_or(u64::MAX)),
         };
-        let first = plugin.start_instance()?;
-        {
-            let mut pool = plugin.pool.lock();
-            pool.live = 1;
-            pool.idle.push(first);
-        }
-        Ok(Arc::new(plugin))
+        let first = Box::new(shared.start_instance()?);
+        let (most, keeps) = if self.examined.is_single() {
+            (1, 0)
+        } else {
+            (WASM_INSTANCES_MAX, WASM_INSTANCES_IDLE)
+        };
+        Ok(Arc::new(WasmPlugin {
+            shared,
+            pool: Pool::new(first, most, keeps),
+            ended: Mutex::default(),
+            is_ended: AtomicBool::new(false),
+        }))
     }
 
     fn state(&self, lines: &Arc<Lines>) -> State {
@@ -104,33 +107,28 @@ impl WasmImage {
     }
 }
 
-struct Pool {
-    idle: Vec<Live>,
-    /// Idle ones and those in a call.
-    live: usize,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Used {
+/// What one instance has used; written by whoever is in it, and by nobody else.
+#[derive(Debug, Default)]
+pub(super) struct Used {
     fuel: AtomicU64,
-    /// What the last call has left of its fuel.
-    remaining: AtomicU64,
     request_bytes: AtomicU64,
     reply_bytes: AtomicU64,
-    memory_peak: AtomicU64,
+    memory: AtomicU64,
 }
 
-impl Used {
-    fn new(fuel_per_call: Option<u64>) -> Self {
-        Self {
-            fuel: AtomicU64::new(0),
-            remaining: AtomicU64::new(fuel_per_call.unwrap_or(u64::MAX)),
-            request_bytes: AtomicU64::new(0),
-            reply_bytes: AtomicU64::new(0),
-            memory_peak: AtomicU64::new(0),
-        }
-    }
+/// Adds to a number that only this thread writes now.
+fn add(to: &AtomicU64, more: u64) {
+    to.store(to.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+/// What all instances have used.
+#[derive(Debug, Default)]
+struct Books {
+    /// Of those there are.
+    open: Vec<Arc<Used>>,
+    /// Of those that are gone: fuel, bytes of requests, bytes of replies.
+    closed: [u64; 3],
+    memory_peak: u64,
 }
 
 /// How a stateful plugin ended, and who wants to know.
@@ -140,22 +138,41 @@ struct Ended {
     listeners: Vec<OnEnd>,
 }
 
-/// An initialised plugin: one instance, or a pool of them.
-struct WasmPlugin {
+/// What the instances of a plugin have in common.
+struct Shared {
     image: Arc<WasmImage>,
     config: Vec<u8>,
-    pool: Mutex<Pool>,
-    freed: Condvar,
-    ended: Mutex<Ended>,
-    is_ended: AtomicBool,
-    used: Used,
     total: Option<Arc<Total>>,
     lines: Arc<Lines>,
+    books: Arc<Mutex<Books>>,
+    /// What the last call has left of its fuel.
+    remaining: AtomicU64,
+}
+
+/// An initialised plugin: one instance, or a pool of them.
+struct WasmPlugin {
+    shared: Shared,
+    pool: Pool<Member>,
+    ended: Mutex<Ended>,
+    is_ended: AtomicBool,
+}
+
+/// An instance and its own page of the books.
+struct Member {
+    live: Live,
+    used: Arc<Used>,
+    books: Arc<Mutex<Books>>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.books.lock().close(&self.used);
+    }
 }
 
 impl std::fmt::Debug for WasmPlugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WasmPlugin").field("image", &self.image).finish_non_exhaustive()
+        f.debug_struct("WasmPlugin").field("image", &self.shared.image).finish_non_exhaustive()
     }
 }
 
@@ -169,15 +186,7 @@ enum NoInstance {
     Start(HookError),
 }
 
-impl WasmPlugin {
-    fn is_single(&self) -> bool {
-        self.image.examined.is_single()
-    }
-
-    fn most(&self) -> usize {
-        if self.is_single() { 1 } else { WASM_INSTANCES_MAX }
-    }
-
+impl Shared {
     fn allowed(&self) -> Allowed {
         Allowed {
             what: Activity::Call,
@@ -188,58 +197,75 @@ impl WasmPlugin {
         }
     }
 
-    fn start_instance(&self) -> Result<Live, HookError> {
+    fn start_instance(&self) -> Result<Member, HookError> {
         let setup = self.image.hook(Activity::Setup, 0);
         let live = Live::start(&self.image.module, self.image.state(&self.lines), &setup);
         let mut live = live.map_err(stopped)?;
         let init = self.image.hook(Activity::Init, HOOK_MESSAGE_BYTES_MAX);
         let returned = live.init(&self.config, &init).map_err(stopped)?;
         outcome(&returned, live.reply())?;
-        Ok(live)
+        let used = Arc::<Used>::default();
+        used.memory.store(live.memory_bytes(), Ordering::Relaxed);
+        self.books.lock().open.push(Arc::clone(&used));
+        Ok(Member { live, used, books: Arc::clone(&self.books) })
+    }
+
+    /// What a call has used of its fuel.
+    fn burnt(&self, used: &Used, fuel: u64) {
+        add(&used.fuel, fuel);
+        let budget = self.image.limits.fuel_per_call;
+        let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(fuel));
+        self.remaining.store(left, Ordering::Relaxed);
+    }
+}
+
+impl Books {
+    /// An instance is gone.
+    fn close(&mut self, used: &Arc<Used>) {
+        self.memory_peak = self.memory_peak.max(self.memory());
+        self.open.retain(|open| !Arc::ptr_eq(open, used));
+        for (sum, number) in self.closed.iter_mut().zip(used.numbers()) {
+            *sum = sum.saturating_add(number);
+        }
+    }
+
+    fn memory(&self) -> u64 {
+        self.open.iter().map(|used| used.memory.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Used {
+    fn numbers(&self) -> [u64; 3] {
+        [&self.fuel, &self.request_bytes, &self.reply_bytes].map(|it| it.load(Ordering::Relaxed))
+    }
+}
+
+impl WasmPlugin {
+    fn is_single(&self) -> bool {
+        self.shared.image.examined.is_single()
     }
 
     /// An instance that nobody is in: an idle one, a new one, or the next that comes back.
-    fn take(&self, limit: Duration) -> Result<Live, NoInstance> {
-        let until = Instant::now() + limit;
-        let mut pool = self.pool.lock();
-        loop {
-            if let Some(verdict) = self.verdict() {
-                return Err(NoInstance::Ended(verdict));
+    fn take(&self, limit: Duration) -> Result<Box<Member>, NoInstance> {
+        let ended = || self.verdict().map(NoInstance::Ended);
+        match self.pool.take(limit) {
+            Taken::One(member) => Ok(member),
+            // Its only instance is gone, and with it the plugin.
+            Taken::Room if self.is_single() => {
+                self.pool.forget();
+                Err(ended().unwrap_or(NoInstance::Busy(limit)))
             }
-            if let Some(live) = pool.idle.pop() {
-                return Ok(live);
-            }
-            if pool.live < self.most() && !self.is_single() {
-                pool.live += 1;
-                drop(pool);
-                return self.start_instance().map_err(|error| {
-                    self.forget();
-                    NoInstance::Start(error)
-                });
-            }
-            if self.freed.wait_until(&mut pool, until).timed_out() {
-                return Err(NoInstance::Busy(limit));
-            }
+            Taken::Room => self.shared.start_instance().map(Box::new).map_err(|error| {
+                self.pool.forget();
+                NoInstance::Start(error)
+            }),
+            Taken::Busy => Err(ended().unwrap_or(NoInstance::Busy(limit))),
         }
     }
 
-    fn give_back(&self, live: Live) {
-        let bytes = live.memory_bytes();
-        self.used.memory_peak.fetch_max(bytes, Ordering::Relaxed);
-        let mut pool = self.pool.lock();
-        if pool.closed || pool.idle.len() >= WASM_INSTANCES_IDLE {
-            pool.live -= 1;
-        } else {
-            pool.idle.push(live);
-        }
-        drop(pool);
-        self.freed.notify_one();
-    }
-
-    /// One is gone.
-    fn forget(&self) {
-        self.pool.lock().live -= 1;
-        self.freed.notify_one();
+    fn give_back(&self, member: Box<Member>) {
+        member.used.memory.store(member.live.memory_bytes(), Ordering::Relaxed);
+        self.pool.give(member);
     }
 
     fn verdict(&self) -> Option<Arc<Verdict>> {
@@ -250,8 +276,8 @@ impl WasmPlugin {
     }
 
     /// An instance was stopped and is thrown away. If it was the only one, the plugin has ended.
-    fn throw_away(&self, live: Live, stop: Stop) -> Arc<Verdict> {
-        drop(live);
+    fn throw_away(&self, member: Box<Member>, stop: Stop) -> Arc<Verdict> {
+        drop(member);
         let verdict = Arc::new(Verdict::Stopped { stop });
         if self.is_single() {
             let mut ended = self.ended.lock();
@@ -264,7 +290,7 @@ impl WasmPlugin {
                 listeners.into_iter().for_each(|told| told(Arc::clone(&verdict)));
             }
         }
-        self.forget();
+        self.pool.forget();
         verdict
     }
 
@@ -274,33 +300,25 @@ impl WasmPlugin {
         allowed: &Allowed,
         run: impl FnOnce(&mut Live) -> Result<Option<Returned>, Stop>,
     ) -> Result<(Returned, Vec<u8>), HookError> {
-        let mut live = match self.take(allowed.limit) {
-            Ok(live) => live,
+        let mut member = match self.take(allowed.limit) {
+            Ok(member) => member,
             Err(NoInstance::Busy(limit)) => return Err(HookError::Deadline { limit }),
             Err(NoInstance::Ended(verdict)) => return Err(HookError::Ended { verdict }),
             Err(NoInstance::Start(error)) => return Err(error),
         };
-        live.reply().clear();
-        match run(&mut live) {
+        member.live.reply().clear();
+        match run(&mut member.live) {
             Ok(Some(returned)) => {
-                let bytes = std::mem::take(live.reply());
-                self.give_back(live);
+                let bytes = std::mem::take(member.live.reply());
+                self.give_back(member);
                 Ok((returned, bytes))
             }
             Ok(None) => {
-                self.give_back(live);
+                self.give_back(member);
                 Err(HookError::Missing)
             }
-            Err(stop) => Err(HookError::Ended { verdict: self.throw_away(live, stop) }),
+            Err(stop) => Err(HookError::Ended { verdict: self.throw_away(member, stop) }),
         }
-    }
-
-    /// What a call has used of its fuel.
-    fn burnt(&self, fuel: u64) {
-        self.used.fuel.fetch_add(fuel, Ordering::Relaxed);
-        let budget = self.image.limits.fuel_per_call;
-        let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(fuel));
-        self.used.remaining.store(left, Ordering::Relaxed);
     }
 }
 
@@ -309,9 +327,9 @@ impl Instance for WasmPlugin {
         if request.len() > MESSAGE_BYTES_MAX {
             return CallStatus::RequestTooLarge;
         }
-        let allowed = self.allowed();
-        let mut live = match self.take(allowed.limit) {
-            Ok(live) => live,
+        let allowed = self.shared.allowed();
+        let mut member = match self.take(allowed.limit) {
+            Ok(member) => member,
             Err(NoInstance::Busy(limit)) => return CallStatus::Busy(limit),
             Err(NoInstance::Ended(verdict)) => return CallStatus::Ended(verdict),
             Err(NoInstance::Start(error)) => {
@@ -319,19 +337,18 @@ impl Instance for WasmPlugin {
                 return CallStatus::Ended(Arc::new(Verdict::Stopped { stop }));
             }
         };
+        let Member { live, used, .. } = &mut *member;
         live.reply().clear();
-        let returned = match live.call(method, request, &allowed) {
+        let returned = live.call(method, request, &allowed);
+        self.shared.burnt(used, live.burnt());
+        let returned = match returned {
             Ok(returned) => returned,
-            Err(stop) => {
-                self.burnt(live.burnt());
-                return CallStatus::Ended(self.throw_away(live, stop));
-            }
+            Err(stop) => return CallStatus::Ended(self.throw_away(member, stop)),
         };
         let written = reply.write(live.reply());
-        self.burnt(live.burnt());
-        self.used.request_bytes.fetch_add(request.len() as u64, Ordering::Relaxed);
-        self.used.reply_bytes.fetch_add(live.reply().len() as u64, Ordering::Relaxed);
-        self.give_back(live);
+        add(&used.request_bytes, request.len() as u64);
+        add(&used.reply_bytes, live.reply().len() as u64);
+        self.give_back(member);
         match returned.code {
             _ if returned.overflowed || !written => CallStatus::ReplyTooLarge,
             abi::OK => CallStatus::Ok,
@@ -347,26 +364,29 @@ impl Instance for WasmPlugin {
     }
 
     fn health(&self) -> Result<(), HookError> {
-        if !self.image.examined.health {
+        if !self.shared.image.examined.health {
             return match self.verdict() {
                 Some(verdict) => Err(HookError::Ended { verdict }),
                 None => Ok(()),
             };
         }
-        let allowed = self.image.hook(Activity::Health, HOOK_MESSAGE_BYTES_MAX);
+        let allowed = self.shared.image.hook(Activity::Health, HOOK_MESSAGE_BYTES_MAX);
         let (returned, text) = self.hook(&allowed, |live| live.hook(&allowed))?;
         outcome(&returned, &text)
     }
 
     fn state_hooks(&self) -> StateHooks {
-        StateHooks { saves: self.image.examined.saves, takes: self.image.examined.takes }
+        StateHooks {
+            saves: self.shared.image.examined.saves,
+            takes: self.shared.image.examined.takes,
+        }
     }
 
     fn save_state(&self) -> Result<Vec<u8>, HookError> {
-        if !self.image.examined.saves {
+        if !self.shared.image.examined.saves {
             return Err(HookError::Missing);
         }
-        let allowed = self.image.hook(Activity::SaveState, STATE_BYTES_MAX);
+        let allowed = self.shared.image.hook(Activity::SaveState, STATE_BYTES_MAX);
         let (returned, state) = self.hook(&allowed, |live| live.hook(&allowed))?;
         if returned.overflowed {
             return Err(HookError::TooLarge { max: STATE_BYTES_MAX });
@@ -376,24 +396,21 @@ impl Instance for WasmPlugin {
     }
 
     fn reload(&self, from_version: &str, state: &[u8]) -> Result<(), HookError> {
-        if !self.image.examined.takes {
+        if !self.shared.image.examined.takes {
             return Err(HookError::Missing);
         }
-        let allowed = self.image.hook(Activity::Reload, HOOK_MESSAGE_BYTES_MAX);
+        let allowed = self.shared.image.hook(Activity::Reload, HOOK_MESSAGE_BYTES_MAX);
         let (returned, text) =
             self.hook(&allowed, |live| live.reload(from_version.as_bytes(), state, &allowed))?;
         outcome(&returned, &text)
     }
 
     fn shutdown(&self) -> Result<(), HookError> {
-        let idle = {
-            let mut pool = self.pool.lock();
-            pool.closed = true;
-            std::mem::take(&mut pool.idle)
-        };
-        let allowed = self.image.hook(Activity::Shutdown, HOOK_MESSAGE_BYTES_MAX);
+        let idle = self.pool.close();
+        let allowed = self.shared.image.hook(Activity::Shutdown, HOOK_MESSAGE_BYTES_MAX);
         let mut first = Ok(());
-        for mut live in idle {
+        for mut member in idle {
+            let live = &mut member.live;
             live.reply().clear();
             let ended = match live.hook(&allowed) {
                 Ok(Some(returned)) => outcome(&returned, live.reply()),
@@ -406,7 +423,7 @@ impl Instance for WasmPlugin {
     }
 
     fn evidence(&self) -> &ImageEvidence {
-        &self.image.evidence
+        &self.shared.image.evidence
     }
 
     fn on_end(&self, told: OnEnd) {
@@ -421,20 +438,27 @@ impl Instance for WasmPlugin {
     }
 
     fn usage(&self) -> Usage {
-        let pool = self.pool.lock();
-        let memory = pool.idle.iter().map(Live::memory_bytes).sum();
-        drop(pool);
+        let mut books = self.shared.books.lock();
+        let memory = books.memory();
+        books.memory_peak = books.memory_peak.max(memory);
+        let mut sums = books.closed;
+        for used in &books.open {
+            for (sum, number) in sums.iter_mut().zip(used.numbers()) {
+                *sum = sum.saturating_add(number);
+            }
+        }
+        let [fuel, request_bytes, reply_bytes] = sums;
         Usage {
             memory_bytes: Some(memory),
-            memory_peak_bytes: Some(self.used.memory_peak.load(Ordering::Relaxed).max(memory)),
-            request_bytes: self.used.request_bytes.load(Ordering::Relaxed),
-            reply_bytes: self.used.reply_bytes.load(Ordering::Relaxed),
-            fuel: Some(self.used.fuel.load(Ordering::Relaxed)),
-            fuel_remaining: Some(match &self.total {
+            memory_peak_bytes: Some(books.memory_peak),
+            request_bytes,
+            reply_bytes,
+            fuel: Some(fuel),
+            fuel_remaining: Some(match &self.shared.total {
                 Some(total) => total.left(),
-                None => self.used.remaining.load(Ordering::Relaxed),
+                None => self.shared.remaining.load(Ordering::Relaxed),
             }),
-            log_lines_dropped: self.lines.dropped.load(Ordering::Relaxed),
+            log_lines_dropped: self.shared.lines.dropped.load(Ordering::Relaxed),
             ..Usage::default()
         }
     }

@@ -41,8 +41,22 @@ pub(super) struct Allowed {
 
 impl Allowed {
     pub(super) fn run(&self) -> Run {
+        self.run_with(Tank::new(self.budget(), SLICE))
+    }
+
+    fn budget(&self) -> u64 {
+        self.fuel.unwrap_or(Tank::UNITS_MAX)
+    }
+
+    /// The tank of a guest that holds so much from its last call. Fuel that others wait for is never held.
+    fn tank(&self, held: u64) -> Option<Tank> {
+        let holds = held > 0 && self.total.is_none();
+        Tank::holding(self.budget(), SLICE, held).filter(|_| holds)
+    }
+
+    fn run_with(&self, tank: Tank) -> Run {
         Run {
-            tank: Tank::new(self.fuel.unwrap_or(Tank::UNITS_MAX), SLICE),
+            tank,
             fuel: self.fuel,
             total: self.total.clone(),
             what: self.what,
@@ -58,6 +72,8 @@ pub(super) struct Live {
     memory: Memory,
     fuel: Global,
     burnt: u64,
+    /// Fuel that was handed to it and is not used.
+    held: u64,
     alloc: TypedFunc<i32, i32>,
     call: TypedFunc<(i32, i32, i32), i32>,
     init: TypedFunc<(i32, i32), i32>,
@@ -112,6 +128,7 @@ impl Live {
             memory,
             fuel,
             burnt: 0,
+            held: 0,
             store,
         })
     }
@@ -187,11 +204,16 @@ impl Live {
         inside: impl FnOnce(&mut Self) -> Result<i32, Stop>,
     ) -> Result<Returned, Stop> {
         let state = self.store.data_mut();
-        state.run = allowed.run();
         state.reply_cap = allowed.reply_cap;
         (state.overflowed, state.refused_memory) = (false, false);
-        let first = state.run.first()?;
-        self.set_fuel(first)?;
+        match allowed.tank(self.held) {
+            Some(tank) => state.run = allowed.run_with(tank),
+            None => {
+                state.run = allowed.run();
+                let first = state.run.first()?;
+                self.set_fuel(first)?;
+            }
+        }
         let code = inside(self);
         let spent = self.spent();
         // Of what was stopped, the last charge was not carried out.
@@ -213,6 +235,7 @@ impl Live {
     /// What the guest has used since it was entered. What it was granted of the plugin's fuel and did not use goes back.
     fn spent(&mut self) -> Result<u64, Stop> {
         let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
+        self.held = u64::try_from(left).unwrap_or(0);
         let run = &self.store.data().run;
         let spent = run.tank.spent(left).map_err(|_exhausted| run.exhausted())?;
         if let Some(total) = &run.total {

@@ -37,6 +37,16 @@ impl Tank {
         }
     }
 
+    /// As [`Self::new`], for a guest whose global still holds `held` units of an earlier call: they count as granted.
+    /// `None` when that is more than the budget.
+    #[must_use]
+    pub fn holding(budget: u64, slice: u64, held: u64) -> Option<Self> {
+        let mut tank = Self::new(budget, slice);
+        tank.remaining = tank.remaining.checked_sub(held)?;
+        tank.granted = held;
+        Some(tank)
+    }
+
     /// Answers the guest's request for fuel: the number of units to return from the import.
     ///
     /// `left` is the import's argument, what is left of the guest's slice, negative when more was spent than granted.
