@@ -246,6 +246,8 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub const WASM_MEMORY_BYTES: u64 = 64 << 20;
 /// The most linear memory any wasm plugin may ask for: all that 32 bits can address.
 pub const WASM_MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// Bytes of a module: compiling takes a multiple of them.
+pub const WASM_MODULE_BYTES_MAX: u64 = 32 << 20;
 /// Instances of one plugin at once, each for one call.
 pub const WASM_INSTANCES_MAX: usize = 64;
 /// Of these, how many are kept when nobody calls.

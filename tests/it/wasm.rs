@@ -239,13 +239,17 @@ impl Default for Guest<'_> {
 }
 
 fn wat(guest: &Guest<'_>) -> Vec<u8> {
+    wat::parse_str(wat_text(guest)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn wat_text(guest: &Guest<'_>) -> String {
     let methods = (10..).zip(ATTACKS).map(|(method, (_, body, _))| {
         format!("(if (i32.eq (local.get $method) (i32.const {method})) (then {body}))")
     });
     let methods: Vec<_> = methods.collect();
     let (methods, section) = (methods.join("\n"), guest.section);
     let Guest { alloc, init, shutdown, fields, .. } = guest;
-    let text = format!(
+    format!(
         r#"(module
           (import "themis" "reply" (func $reply (param i32 i32)))
           (import "themis" "log" (func $log (param i32 i32 i32)))
@@ -263,8 +267,7 @@ fn wat(guest: &Guest<'_>) -> Vec<u8> {
             (i32.const 0))
           {fields}
           (@custom "themis" "{section}"))"#
-    );
-    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+    )
 }
 
 fn guest(guest: &Guest<'_>) -> Fixture {
@@ -504,6 +507,68 @@ fn what_is_no_module_or_not_the_one_it_says_is_refused_before_it_is_compiled() {
         let (found, told) = refused(&fixture);
         assert_eq!(found, code, "{what}: {told}");
     }
+}
+
+/// Modules made to be dear: none takes long, more memory than a multiple of its size, or the process.
+#[test]
+fn what_is_made_to_be_dear_is_refused_or_runs() {
+    let section =
+        |id: u8, body: &[u8]| [&b"\0asm\x01\0\0\0"[..], &[id], &leb(body.len()), body].concat();
+    let huge = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    let mut cases: Vec<(String, Vec<u8>, &str)> = (1..=12)
+        .map(|id| (format!("4 billion of section {id}"), section(id, &huge), "wasm.malformed"))
+        .collect();
+    let large = [&leb(4)[..], b"note", &vec![0; 100 << 20]].concat();
+    cases.push(("a section of 100 MB".to_owned(), section(0, &large), "wasm.too_much"));
+    let body = |blocks: usize| {
+        let open = "(block ".repeat(blocks);
+        format!("(func {open}{})", ")".repeat(blocks))
+    };
+    for (what, fixture, code) in cases {
+        let (found, told) = refused(&Fixture::module(fixture, "guest", "1.0.0"));
+        assert_eq!(found, code, "{what}: {told}");
+    }
+    // What is deep or wide, and keeps to the rules.
+    let functions = "(func)".repeat(20_000);
+    let wide = format!("(func {})", "(drop (i32.const 1))".repeat(100_000));
+    let deep = body(1_000);
+    let loops = format!("(func {}{})", "(loop ".repeat(500), ")".repeat(500));
+    for fields in [functions, wide, deep, loops] {
+        let site = Site::new();
+        let path = site.add(&guest(&Guest { fields: &fields, ..Guest::default() }));
+        let mut config = config(&site);
+        config.hook_deadline = Duration::from_secs(5);
+        let kernel = Kernel::start_blocking(config).unwrap();
+        let loaded = load(&kernel, &path);
+        assert_eq!(loaded.call(1_u32, b"still").unwrap().bytes, b"still");
+        kernel.shutdown_blocking();
+    }
+}
+
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+#[test]
+fn memory_that_is_declared_counts_as_memory_that_is_asked_for() {
+    let text = wat_text(&Guest::default()).replace("\"memory\") 2)", "\"memory\") 2000)");
+    let module = Fixture::module(wat::parse_str(&text).unwrap(), "guest", "1.0.0");
+    assert_eq!(refused(&module).0, "wasm.memory_limit");
+}
+
+/// Whoever comes second waits for the first.
+#[test]
+fn a_module_is_compiled_once_however_many_want_it() {
+    let site = Site::new();
+    let path = site.add(&guest(&Guest::default()));
+    let images = themis_tests::map_at_once(&site, &path, 8);
+    assert_eq!(images.iter().filter(|reused| !**reused).count(), 1, "{images:?}");
 }
 
 /// Imports of every kind, before, between and after functions.

@@ -656,6 +656,50 @@ pub fn bare_instance(plugin: &admission::AdmittedPlugin) -> Arc<dyn Instance> {
     image.init(services, b"{}").expect("it starts")
 }
 
+/// Has so many threads map a wasm plugin at once in an engine of their own; answers for each whether it was there already.
+///
+/// # Panics
+/// When it does not map.
+#[must_use]
+pub fn map_at_once(site: &Site, below: &str, threads: usize) -> Vec<bool> {
+    use themis_sandbox::{native::HostServices, wasm};
+    let root = admission::PluginRoot::open(&site.root()).expect("a root");
+    let request = themis_kernel::lifecycle::LoadRequest::at(below);
+    let mut config = site.config(&[]);
+    config.default_tier = Tier::Wasm;
+    let scratch = site.path().join("images");
+    let plugin = admission::admit(&root, &request, &config.policy(), now(), &scratch);
+    let plugin = plugin.expect("admitted");
+    let options = wasm::Options { memory_bytes_max: 1 << 20, cache: None };
+    let engine = wasm::Wasm::start(&options).expect("an engine");
+    let limits = wasm::WasmLimits {
+        memory_bytes: 1 << 20,
+        fuel_per_call: None,
+        fuel_total: None,
+        call_deadline: Duration::from_secs(1),
+        hook_deadline: Duration::from_secs(1),
+    };
+    let together = std::sync::Barrier::new(threads);
+    let map = || {
+        let services = HostServices {
+            plugin: plugin.manifest.name.clone(),
+            capabilities: Vec::new(),
+            log: Arc::new(|_, _| {}),
+            counter: Arc::new(|_, _| {}),
+            data: Arc::clone(&plugin.data),
+        };
+        together.wait();
+        engine.map(&plugin, services, limits).expect("it maps")
+    };
+    std::thread::scope(|scope| {
+        let mapping: Vec<_> = (0..threads).map(|_| scope.spawn(map)).collect();
+        // Kept until all are there.
+        let images = mapping.into_iter().map(|it| it.join().expect("a thread"));
+        let images: Vec<_> = images.collect();
+        images.iter().map(|image| image.evidence().reused).collect()
+    })
+}
+
 /// Where a scene that runs in a process of its own finds its directory.
 const SCENE_DIR: &str = "THEMIS_TEST_DIR";
 /// Written there when the scene has got to its end.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use themis_messages::call::CallError;
+use themis_messages::ids::Tier;
 use themis_messages::lifecycle::{LoadError, Operation, ReloadReceipt, StateOutcome};
 use themis_messages::limits::{HOOK_DEADLINE, MESSAGE_BYTES_MAX};
 
@@ -144,6 +145,7 @@ fn loads(subject: &Subject) -> Verdict {
     }
     match info.build_id {
         Some(build_id) => Held(format!("build id {build_id}")),
+        None if subject.tier() == Tier::Wasm => Held("by its digest".to_owned()),
         None => Held("no build id: link with -Wl,--build-id to have one in receipts".to_owned()),
     }
 }

@@ -46,8 +46,8 @@ struct Inner {
     compiled: Mutex<BTreeMap<Digest, Arc<Mutex<Weak<Compiled>>>>>,
 }
 
-struct Compiled {
-    module: InstancePre<State>,
+pub(super) struct Compiled {
+    pub(super) module: InstancePre<State>,
     /// Bytes of machine code.
     code_bytes: u64,
 }
@@ -114,7 +114,7 @@ impl Wasm {
                 bytes: plugin.image.len(),
                 resident_bytes: compiled.code_bytes,
             },
-            module: compiled.module.clone(),
+            compiled,
             examined,
             services: Arc::new(services),
             limits,

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use themis_messages::ids::{PluginName, PluginVersion};
 use themis_messages::limits::{
-    WASM_MEMORY_BYTES_MAX, WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX, WASM_TABLES_MAX,
+    WASM_MEMORY_BYTES_MAX, WASM_MODULE_BYTES_MAX, WASM_SECTION_BYTES_MAX, WASM_TABLE_ELEMENTS_MAX,
+    WASM_TABLES_MAX,
 };
 use themis_messages::manifest::{AbiVersion, Capability, Manifest};
 use themis_messages::wasm::WasmFault;
@@ -187,6 +188,10 @@ fn malformed(error: &wasmparser::BinaryReaderError) -> WasmFault {
 
 impl<'a> Module<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, WasmFault> {
+        let (what, wanted, max) = ("bytes of module", bytes.len() as u64, WASM_MODULE_BYTES_MAX);
+        if wanted > max {
+            return Err(WasmFault::TooMuch { what, wanted, max });
+        }
         if Parser::is_component(bytes) {
             return Err(WasmFault::Component);
         }

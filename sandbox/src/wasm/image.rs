@@ -20,8 +20,8 @@ use themis_messages::limits::{
 use themis_messages::sandbox::{Activity, Usage, Verdict};
 use themis_messages::wasm::Stop;
 use themis_plugin::abi;
-use wasmtime::InstancePre;
 
+use super::engine::Compiled;
 use super::examine::Examined;
 use super::host::{Lines, State, Total};
 use super::instance::{Allowed, Live, Returned};
@@ -45,7 +45,8 @@ pub struct WasmLimits {
 
 /// A module that is compiled and may be instantiated.
 pub struct WasmImage {
-    pub(super) module: InstancePre<State>,
+    /// As long as somebody holds it, nobody compiles it again.
+    pub(super) compiled: Arc<Compiled>,
     pub(super) examined: Examined,
     pub(super) services: Arc<HostServices>,
     pub(super) limits: WasmLimits,
@@ -59,6 +60,12 @@ impl std::fmt::Debug for WasmImage {
 }
 
 impl WasmImage {
+    /// What was compiled, and whether that was done before.
+    #[must_use]
+    pub fn evidence(&self) -> &ImageEvidence {
+        &self.evidence
+    }
+
     /// Starts the plugin: its first instance is made, and `themis_init` has run in it.
     ///
     /// # Errors
@@ -199,7 +206,7 @@ impl Shared {
 
     fn start_instance(&self) -> Result<Member, HookError> {
         let setup = self.image.hook(Activity::Setup, 0);
-        let live = Live::start(&self.image.module, self.image.state(&self.lines), &setup);
+        let live = Live::start(&self.image.compiled.module, self.image.state(&self.lines), &setup);
         let mut live = live.map_err(stopped)?;
         let init = self.image.hook(Activity::Init, HOOK_MESSAGE_BYTES_MAX);
         let returned = live.init(&self.config, &init).map_err(stopped)?;

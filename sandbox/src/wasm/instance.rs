@@ -284,6 +284,9 @@ fn why(error: &wasmtime::Error, state: &State) -> Stop {
         return stop.clone();
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
+        if state.refused_memory {
+            return Stop::MemoryLimit { limit: state.memory_limit };
+        }
         let what = error.root_cause().to_string();
         return Stop::Instance { what };
     };
