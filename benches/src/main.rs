@@ -136,8 +136,14 @@ fn main() -> std::io::Result<()> {
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&measured)?);
-        return Ok(());
+    } else {
+        print_tables(&measured);
     }
+    Ok(())
+}
+
+/// For people: what was measured, a table each.
+fn print_tables(measured: &Measured) {
     let tables = [
         (!measured.rows.is_empty()).then(|| report::table(&measured.rows)),
         (!measured.endurance.is_empty()).then(|| endurance::table(&measured.endurance)),
@@ -153,5 +159,4 @@ fn main() -> std::io::Result<()> {
     for table in tables.into_iter().flatten() {
         println!("{table}\n");
     }
-    Ok(())
 }

@@ -20,3 +20,4 @@ mod image;
 mod instance;
 pub mod meter;
 mod pool;
+mod slot;

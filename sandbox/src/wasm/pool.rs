@@ -7,15 +7,16 @@
 //!
 //! A caller that dies inside has told before: what it was in is never given back, and [`Pool::forget`] makes room.
 
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::{Condvar, Mutex};
+
+use super::slot::Slot;
 
 /// A pool of at most `most`, of which `keeps` and the hot one stay when nobody wants them.
 pub(super) struct Pool<T> {
-    hot: AtomicCell<Option<Box<T>>>,
+    hot: Slot<T>,
     /// Callers that wait, or are about to.
     waiting: AtomicUsize,
     shelf: Mutex<Shelf<T>>,
@@ -45,7 +46,7 @@ impl<T> Pool<T> {
     /// A pool of the one there is so far.
     pub(super) fn new(first: Box<T>, most: usize, keeps: usize) -> Self {
         Self {
-            hot: AtomicCell::new(Some(first)),
+            hot: Slot::new(first),
             waiting: AtomicUsize::new(0),
             shelf: Mutex::new(Shelf { idle: Vec::new(), live: 1, closed: false }),
             came_back: Condvar::new(),
@@ -66,8 +67,7 @@ impl<T> Pool<T> {
         let until = Instant::now() + limit;
         let mut shelf = self.shelf.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        // With the fence in `give`: either it sees somebody waiting, or we see what it gave.
-        fence(Ordering::SeqCst);
+        // All in one order with `give`: either it sees somebody waiting, or we see what it gave.
         let taken = loop {
             if let Some(one) = self.hot.take().or_else(|| shelf.idle.pop()) {
                 break Taken::One(one);
@@ -86,10 +86,9 @@ impl<T> Pool<T> {
 
     /// Gives one back, or one that was made for the room that was there.
     pub(super) fn give(&self, one: Box<T>) {
-        if let Some(before) = self.hot.swap(Some(one)) {
+        if let Some(before) = self.hot.put(one) {
             self.shelve(before);
         }
-        fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             // Under the lock, so that whoever has looked in vain is asleep by now.
             let _shelf = self.shelf.lock();
