@@ -12,7 +12,7 @@ use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{GenerationId, PluginName};
 use themis_messages::lifecycle::{KernelFault, MapError};
 use themis_messages::limits::{
-    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE,
+    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, REGISTRY_QUEUE,
     WASM_FUEL_PER_CALL, WATCHDOG_QUEUE,
 };
 use themis_messages::mailbox::{Mailbox, Watched};
@@ -29,6 +29,7 @@ use crate::coordinator::CoordinatorMsg;
 use crate::drill::Drill;
 use crate::events::Events;
 use crate::plugin::failures;
+use crate::registry::client::{RegistryMsg, RegistrySettings};
 use crate::reload::budget::BudgetRules;
 use crate::store::StoreMsg;
 use crate::supervision::SupervisorMsg;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// Wasm plugins.
     pub wasm: WasmSettings,
+    /// The marketplace, where there is one.
+    pub registry: Option<RegistrySettings>,
 }
 
 /// How wasm plugins run.
@@ -240,7 +243,9 @@ pub struct Roles {
     pub store: Arc<Mailbox<StoreMsg>>,
     /// The tail of the log.
     pub audit: Arc<Mailbox<AuditMsg>>,
-    /// Restarts store and audit.
+    /// The marketplace's client.
+    pub registry: Arc<Mailbox<RegistryMsg>>,
+    /// Restarts store, audit and the marketplace's client.
     pub services: Arc<Mailbox<SupervisorMsg>>,
     /// Starts the actors of plugins.
     pub plugins: Arc<Mailbox<SupervisorMsg>>,
@@ -257,13 +262,14 @@ pub struct Roles {
 impl Roles {
     /// Every role but those of single plugins.
     #[must_use]
-    pub fn all(&self) -> [Arc<dyn Watched>; 8] {
+    pub fn all(&self) -> [Arc<dyn Watched>; 9] {
         [
             Arc::clone(&self.services) as Arc<dyn Watched>,
             Arc::clone(&self.plugins) as Arc<dyn Watched>,
             Arc::clone(&self.control) as Arc<dyn Watched>,
             Arc::clone(&self.store) as Arc<dyn Watched>,
             Arc::clone(&self.audit) as Arc<dyn Watched>,
+            Arc::clone(&self.registry) as Arc<dyn Watched>,
             Arc::clone(&self.catalog) as Arc<dyn Watched>,
             Arc::clone(&self.coordinator) as Arc<dyn Watched>,
             Arc::clone(&self.watchdog) as Arc<dyn Watched>,
@@ -276,6 +282,7 @@ impl Default for Roles {
         Self {
             store: Mailbox::new("store", CATALOG_QUEUE),
             audit: Mailbox::new("audit", AUDIT_QUEUE),
+            registry: Mailbox::new("registry", REGISTRY_QUEUE),
             services: Mailbox::new("services", SUPERVISOR_QUEUE),
             plugins: Mailbox::new("plugins", PLUGIN_QUEUE),
             control: Mailbox::new("control", SUPERVISOR_QUEUE),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Kernel             one_for_one; spent: the kernel reports itself failed, the host goes on
-//! ├─ Services        rest_for_one   Store · Audit
+//! ├─ Services        rest_for_one   Store · Audit · RegistryClient
 //! ├─ Plugins         one_for_one    one PluginActor per plugin, each with an intensity of its own
 //! └─ Control         one_for_one    Catalog · ReloadCoordinator ── Reload × operations under way · Watchdog
 //! ```
@@ -18,6 +18,7 @@
 //! | [`catalog`] | which names exist |
 //! | [`plugin`] | the generations of one plugin |
 //! | [`reload`] | one load or reload under way |
+//! | [`registry`] | the marketplace, both ends |
 //! | [`coordinator`] | accepting lifecycle requests |
 //! | [`audit`] | the tail of the log |
 //! | [`store`] | the open database |
@@ -39,6 +40,7 @@ pub mod generation;
 mod handover;
 pub mod lease;
 pub mod plugin;
+pub mod registry;
 pub mod reload;
 pub mod role;
 mod rollback_set;

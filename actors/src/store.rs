@@ -12,6 +12,7 @@ use themis_persistence::audit_log::error::{AuditError, VerifyFailure};
 use themis_persistence::audit_log::read::{Direction, records};
 use themis_persistence::audit_log::record::AuditRecord;
 use themis_persistence::audit_log::verify::{VerifyReport, verify};
+use themis_persistence::registry::{self, Note, NoteError, Notes};
 use themis_persistence::store::Store;
 
 use crate::role::Role;
@@ -34,6 +35,20 @@ pub enum StoreMsg {
         /// What was found.
         reply: Reply<Result<VerifyReport, StoreFault>>,
     },
+    /// A note on the marketplace.
+    Recall {
+        /// Which.
+        note: Note,
+        /// Its value, if it was ever written.
+        reply: Reply<Result<Option<serde_json::Value>, StoreFault>>,
+    },
+    /// Writes notes on the marketplace, together and durably.
+    Remember {
+        /// Which.
+        notes: Notes,
+        /// Answered when they are on the disk.
+        reply: Reply<Result<(), StoreFault>>,
+    },
 }
 
 /// Why the store has no answer.
@@ -45,6 +60,9 @@ pub enum StoreFault {
     /// The log is not whole.
     #[error("{0}")]
     Broken(VerifyFailure),
+    /// A note could not be read or written.
+    #[error("{0}")]
+    Note(NoteError),
     /// The kernel's machinery failed.
     #[error("{0}")]
     Kernel(KernelFault),
@@ -57,6 +75,7 @@ impl StoreFault {
         match self {
             Self::Audit(error) => error.code(),
             Self::Broken(failure) => failure.code(),
+            Self::Note(_) => "registry.memory",
             Self::Kernel(fault) => fault.code(),
         }
     }
@@ -101,6 +120,14 @@ async fn answer(admitted: Admitted<StoreMsg>, store: Arc<Store>) {
         StoreMsg::VerifyAudit { reply } => {
             let replay = move || verify(&store).map_err(StoreFault::Broken);
             reply.send(off_thread(replay).await);
+        }
+        StoreMsg::Recall { note, reply } => {
+            let read = move || registry::read(&store, &note).map_err(StoreFault::Note);
+            reply.send(off_thread(read).await);
+        }
+        StoreMsg::Remember { notes, reply } => {
+            let write = move || notes.write(&store).map_err(NoteError::from);
+            reply.send(off_thread(move || write().map_err(StoreFault::Note)).await);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::catalog::{self, Catalog};
 use crate::coordinator::Coordinator;
 use crate::environment::Environment;
 use crate::plugin::PluginMsg;
+use crate::registry::client::RegistryClient;
 use crate::role;
 use crate::store::StoreActor;
 use crate::supervision::policy::Strategy;
@@ -30,7 +31,7 @@ pub mod nodes {
 
     /// The root. When its intensity is spent the kernel reports itself failed; the host goes on.
     pub const KERNEL: Node = Node::new("kernel", Strategy::OneForOne, Spent::Escalate);
-    /// Store and audit. The log is opened again when the store's actor failed: it reads back what is on the disk.
+    /// Store, audit and the marketplace's client. The log is opened again when the store's actor failed: it reads back what is on the disk.
     pub const SERVICES: Node = Node::new("services", Strategy::RestForOne, Spent::Escalate);
     /// The plugins' actors, each with an intensity of its own.
     pub const PLUGINS: Node = Node::new("plugins", Strategy::OneForOne, Spent::LeaveDead);
@@ -102,14 +103,15 @@ impl Tree {
     /// Services, Plugins and Control, in the order they start.
     fn children(&self, store: &Arc<Store>) -> [ChildSpec; 3] {
         let environment = &self.environment;
-        let (store_again, audit_again) = (Arc::clone(environment), Arc::clone(store));
+        let (again, stored) = (Arc::clone(environment), Arc::clone(store));
         let tail = Tail::default();
         let services = move || {
-            let (roles, store) = (&store_again.roles, &audit_again);
+            let (roles, store) = (&again.roles, &stored);
             let audit = (Arc::clone(store), tail.clone());
             vec![
                 ChildSpec::role::<StoreActor>("store", &roles.store, Arc::clone(store)),
                 ChildSpec::role::<Audit>("audit", &roles.audit, audit),
+                ChildSpec::role::<RegistryClient>("registry", &roles.registry, Arc::clone(&again)),
             ]
         };
         let again = Arc::clone(environment);

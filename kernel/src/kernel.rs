@@ -230,6 +230,7 @@ impl Kernel {
             budget: config.budget,
             workers: workers(&config),
             wasm: wasm(&config),
+            registry: None,
         });
         if let (Ok(workers), Tier::Process) =
             (&environment.settings.workers.workers, config.default_tier)

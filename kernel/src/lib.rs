@@ -77,10 +77,12 @@ pub use events::Events;
 pub use kernel::{Kernel, StartError};
 pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
+pub use themis_actors::registry;
 pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;
 pub use themis_messages::{
-    admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation, sandbox, wasm,
+    admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation,
+    registry as marketplace, sandbox, wasm,
 };
 pub use themis_persistence as persistence;
 pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};

@@ -32,6 +32,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod manifest;
 pub mod probation;
+pub mod registry;
 pub mod sandbox;
 pub mod strict_json;
 pub mod wasm;

@@ -293,3 +293,34 @@ const HEADERS_BYTES_MAX: usize = 30 + 46 + 2 * PATH_BYTES_MAX;
 // Every size and offset fits the 32 bits a plain zip has for it, so a bundle never needs zip64.
 const _: () = assert!(BUNDLE_BYTES_MAX < u32::MAX as u64);
 const _: () = assert!(BUNDLE_ENTRIES_MAX < u16::MAX as usize);
+
+// === The registry ===
+
+/// How long one operation may try, attempts and pauses included, unless the operator says otherwise.
+/// "≤ 30 s total, caller never blocked."
+pub const REGISTRY_RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// The first pause between two attempts; each further one is twice as long, and up to as much again by chance.
+pub const REGISTRY_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// The longest pause, what chance adds not counted.
+pub const REGISTRY_PAUSE_MAX: Duration = Duration::from_secs(8);
+/// How long a connection may take to open.
+pub const REGISTRY_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long nothing may arrive on one.
+pub const REGISTRY_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often a request may be sent on to another address.
+pub const REGISTRY_REDIRECTS_MAX: usize = 5;
+/// Bytes of one file of metadata: 50,000 versions at two hundred bytes each.
+pub const REGISTRY_METADATA_BYTES_MAX: u64 = 10 << 20;
+/// How far ahead of the last one a version of metadata may be: a registry that publishes every second for a month
+/// comes that far. A stolen key could otherwise use up all numbers there are.
+pub const REGISTRY_VERSION_STEP_MAX: u64 = 2_600_000;
+/// Versions that a registry may publish.
+pub const REGISTRY_RELEASES_MAX: usize = 50_000;
+/// How long versions are looked for that fit together.
+pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
+/// Requests that wait for the registry's client at most; each further one is refused.
+pub const REGISTRY_QUEUE: usize = 4_096;
+/// Bundles that stay after they were installed, for installing without a network; the oldest go.
+pub const REGISTRY_BUNDLES_KEPT: usize = 64;
+/// How long hashing one bundle may take: 2 GiB at a tenth of what a slow disk reads.
+pub const REGISTRY_HASH_DEADLINE: Duration = Duration::from_secs(120);

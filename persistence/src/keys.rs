@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `format` | decimal text |
 //! | `meta` | `audit.head` | sequence number of the last record, 8 bytes big-endian; its leaf hash, 32 bytes |
+//! | `registry` | `trust/…`, `floor/…`, `publisher/…`, `seen/…`: see [`crate::registry`] | JSON |
 //! | `audit` | sequence number, 8 bytes big-endian, so that byte order is time order | leaf hash, 32 bytes; the record's bytes |
 
 use crate::audit_log::Head;
@@ -13,6 +14,8 @@ use crate::audit_log::record::{HASH_BYTES, LeafHash};
 pub(crate) const META: &str = "meta";
 /// The key space of audit records.
 pub(crate) const AUDIT: &str = "audit";
+/// The key space of what is remembered of the marketplace.
+pub(crate) const REGISTRY: &str = "registry";
 /// RocksDB insists on this one; it stays empty.
 pub(crate) const DEFAULT: &str = "default";
 /// In `meta`: the format of everything else.

@@ -15,12 +15,14 @@
 //! | [`store`] | opens the store, alone or read-only; format and permissions |
 //! | [`moment`] | wall clock, monotonic clock and boot id of a record |
 //! | [`audit_log`] | append, read and verify the hash chain |
+//! | [`registry`] | notes on the marketplace: trust, floors, publishers |
 //! | [`drill`] | damages one record on purpose, to see that verification finds it |
 
 pub mod audit_log;
 pub mod drill;
 mod keys;
 pub mod moment;
+pub mod registry;
 pub mod store;
 
 pub use audit_log::error::{AuditError, VerifyFailure, VerifyFault};

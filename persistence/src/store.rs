@@ -15,7 +15,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    ColumnFamily, DB, DBCompressionType, DBIteratorWithThreadMode, DBRecoveryMode, IteratorMode,
+    ColumnFamily, DB, DBCompressionType, DBIteratorWithThreadMode, DBRecoveryMode, Direction,
+    IteratorMode,
     LogLevel, Options, Snapshot, WriteBatch, WriteOptions,
 };
 
@@ -33,7 +34,7 @@ pub const FORMAT: u64 = 1;
 const DATABASE_DIR: &str = "store";
 /// A file every RocksDB database has once it was created.
 const CREATED_MARK: &str = "CURRENT";
-const KEY_SPACES: [&str; 3] = [keys::DEFAULT, keys::META, keys::AUDIT];
+const KEY_SPACES: [&str; 4] = [keys::DEFAULT, keys::META, keys::AUDIT, keys::REGISTRY];
 
 /// Memory that one key space collects before it writes a table file.
 const WRITE_BUFFER_BYTES: usize = 4 << 20;
@@ -102,7 +103,7 @@ impl Store {
         options.create_if_missing(is_new);
         options.create_missing_column_families(true);
         if !is_new {
-            refuse_unknown_key_spaces(dir, &database, &options)?;
+            known_key_spaces(dir, &database, &options)?;
         }
         let db = DB::open_cf_with_opts(&options, &database, families())
             .map_err(|error| database_error("be opened", &error))?;
@@ -123,8 +124,10 @@ impl Store {
             return Err(StoreError::NotFound { path: dir.to_owned() });
         }
         let options = options();
-        refuse_unknown_key_spaces(dir, &database, &options)?;
-        let db = DB::open_cf_with_opts_for_read_only(&options, &database, families(), false)
+        // One that an older release made has fewer, and for reading none is made.
+        let there = known_key_spaces(dir, &database, &options)?;
+        let families = families().filter(|(name, _)| there.iter().any(|it| it == name));
+        let db = DB::open_cf_with_opts_for_read_only(&options, &database, families, false)
             .map_err(|error| database_error("be opened for reading", &error))?;
         let store =
             Self { db, dir: dir.to_owned(), lock: None, after_close: AfterClose::default() };
@@ -184,6 +187,25 @@ impl Store {
         mode: IteratorMode<'_>,
     ) -> Result<Entries<'_>, StoreError> {
         Ok(Entries(self.db.iterator_cf(self.family(space)?, mode)))
+    }
+
+    /// What lies under keys that begin so, in order.
+    pub(crate) fn with_prefix(
+        &self,
+        space: &'static str,
+        prefix: &[u8],
+    ) -> Result<Vec<(Box<[u8]>, Box<[u8]>)>, StoreError> {
+        let from = IteratorMode::From(prefix, Direction::Forward);
+        let mut found = Vec::new();
+        // The database goes on past the prefix; this does not.
+        for entry in self.iterate(space, from)? {
+            let (key, value) = entry?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            found.push((key, value));
+        }
+        Ok(found)
     }
 
     fn first_key(&self, space: &'static str) -> Result<Option<Box<[u8]>>, StoreError> {
@@ -317,16 +339,19 @@ fn families() -> impl Iterator<Item = (&'static str, Options)> {
     KEY_SPACES.into_iter().map(|name| (name, options()))
 }
 
-fn refuse_unknown_key_spaces(
+/// The key spaces there are, all of which have to be known.
+fn known_key_spaces(
     dir: &Path,
     database: &Path,
     options: &Options,
-) -> Result<(), StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let names = DB::list_cf(options, database)
         .map_err(|error| database_error("list its key spaces", &error))?;
-    match names.into_iter().find(|name| !KEY_SPACES.contains(&name.as_str())) {
-        Some(name) => Err(StoreError::KeySpaceUnknown { path: dir.to_owned(), name }),
-        None => Ok(()),
+    match names.iter().find(|name| !KEY_SPACES.contains(&name.as_str())) {
+        Some(name) => {
+            Err(StoreError::KeySpaceUnknown { path: dir.to_owned(), name: name.clone() })
+        }
+        None => Ok(names),
     }
 }
 

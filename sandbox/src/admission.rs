@@ -14,6 +14,7 @@ mod descriptor;
 mod detached;
 mod discover;
 mod elf;
+pub mod gpg;
 mod inspect;
 mod keys;
 mod policy;
@@ -38,7 +39,7 @@ pub use root::PluginRoot;
 pub use sealed::SealedFile;
 pub use sign::{SignError, sign_dir};
 pub use signed::Summary;
-pub use verify::{pack_dir, verify_plugin};
+pub use verify::{VerifiedBundle, pack_dir, verify_plugin};
 
 #[cfg(test)]
 mod fixtures;

@@ -25,6 +25,7 @@ mod no_code_ran;
 mod overload;
 mod probation;
 mod process;
+mod registry;
 mod program;
 mod scaffold;
 mod sets;

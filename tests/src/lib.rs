@@ -21,6 +21,8 @@ use themis_kernel::instance::Instance;
 use themis_kernel::{Config, Kernel};
 use themis_sandbox::native;
 
+pub mod web;
+
 /// Where this repository lies.
 #[must_use]
 pub fn repository() -> PathBuf {

@@ -24,6 +24,8 @@ pub struct Summary {
     pub manifest_digest: Digest,
     /// The key that signed it.
     pub key_id: KeyId,
+    /// Its signature.
+    pub signature: [u8; 64],
 }
 
 /// Everything that can be said before a listed file is opened; `place` is the plugin's and the version's
@@ -43,7 +45,8 @@ pub(super) fn check_signed(
     }
     policy.check_name(&manifest.name)?;
     let key = policy.check_key(&path, manifest.key_id, &manifest.name, now)?;
-    verify(&path, &bytes, &read_signature(source, SIGNATURE_FILE)?, key)?;
+    let signature = read_signature(source, SIGNATURE_FILE)?;
+    verify(&path, &bytes, &signature, key)?;
 
     if let Some(expires) = manifest.expires.filter(|expires| now > *expires) {
         return Err(AdmitError::ManifestExpired { path, expires });
@@ -54,7 +57,8 @@ pub(super) fn check_signed(
     if !manifest.abi.is_supported() {
         return Err(unsupported(&path, manifest.abi));
     }
-    Ok(Summary { manifest_digest, key_id: manifest.key_id, manifest })
+    let signature = signature.bytes;
+    Ok(Summary { manifest_digest, key_id: manifest.key_id, manifest, signature })
 }
 
 /// A valid signature of one plugin or version must not serve in the place of another.

@@ -1,5 +1,7 @@
 //! What is done with a signed plugin before anybody loads it: verifying it as the loader would, and packing it.
 
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -13,7 +15,7 @@ use super::elf::preflight;
 use super::keys::PublicKey;
 use super::policy::{NameSet, Policy, TrustedKey};
 use super::root::{Dir, PluginFile, from_io};
-use super::sealed::{Purpose, Sealer, hash};
+use super::sealed::{Purpose, SealedFile, Sealer, hash};
 use super::sign::{SignError, replace};
 use super::signed::{Summary, check_files, check_listing, check_signed, read_signature};
 use super::source::{BUNDLE_ENDING, OpenBundle, Source, is_bundle};
@@ -38,11 +40,95 @@ pub fn verify_plugin(
             name.unwrap_or_default().to_owned()
         };
         let (name, version) = (component(place.parent()), component(Some(&place)));
-        return verify(Source::Dir(&opened), Some((&name, &version)), key, now);
+        return verify(Source::Dir(&opened), Some((&name, &version)), &by_key(key), now);
     }
-    let sealed = OpenBundle::seal(&no_code(), PluginFile::open(path)?)?;
-    let bundle = OpenBundle::read(path, sealed.bytes())?;
-    verify(Source::Bundle(&bundle), None, key, now)
+    VerifiedBundle::by_key(path, key, now).map(|bundle| bundle.summary)
+}
+
+/// A bundle as its publisher signed it, in memory that nobody can change.
+#[derive(Debug)]
+pub struct VerifiedBundle {
+    /// What it says of itself.
+    pub summary: Summary,
+    path: PathBuf,
+    sealed: SealedFile,
+}
+
+impl VerifiedBundle {
+    /// Verifies a bundle as the loader would, with one trusted key, for any name.
+    ///
+    /// # Errors
+    /// [`AdmitError`]: what the loader would say.
+    pub fn by_key(path: &Path, key: &PublicKey, now: jiff::Timestamp) -> Result<Self, AdmitError> {
+        Self::verify(path, &by_key(key), now)
+    }
+
+    /// Verifies a bundle as the loader would, with the keys that its policy has for the plugin.
+    ///
+    /// # Errors
+    /// [`AdmitError`]: what the loader would say.
+    pub fn by_policy(
+        path: &Path,
+        policy: &Policy,
+        now: jiff::Timestamp,
+    ) -> Result<Self, AdmitError> {
+        Self::verify(path, policy, now)
+    }
+
+    fn verify(path: &Path, policy: &Policy, now: jiff::Timestamp) -> Result<Self, AdmitError> {
+        let sealed = OpenBundle::seal(&no_code(), PluginFile::open(path)?)?;
+        let bundle = OpenBundle::read(path, sealed.bytes())?;
+        let summary = verify(Source::Bundle(&bundle), None, policy, now)?;
+        Ok(Self { summary, path: path.to_owned(), sealed })
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.sealed.bytes()
+    }
+
+    /// Their SHA-256.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.sealed.digest()
+    }
+
+    /// Writes its files into a directory that is there and empty, durably, writable by nobody else.
+    ///
+    /// # Errors
+    /// [`AdmitError`]; what was written until then is left, for whoever made the directory to remove.
+    pub fn unpack(&self, into: &Path) -> Result<(), AdmitError> {
+        let bundle = OpenBundle::read(&self.path, self.sealed.bytes())?;
+        let names: Vec<String> = bundle.paths().map(str::to_owned).collect();
+        let source = Source::Bundle(&bundle);
+        for name in names {
+            // A checked relative path: the reader lets through no other.
+            let to = into.join(&name);
+            let written = unpack_one(source.open_path(&name)?, into, &to);
+            written.map_err(|error| from_io(&to, "unpack", &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn unpack_one(mut from: PluginFile, root: &Path, to: &Path) -> std::io::Result<()> {
+    let parent = to.parent().unwrap_or(root);
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o644).open(to)?;
+    std::io::copy(&mut from.file, &mut file)?;
+    file.sync_all()?;
+    File::open(parent)?.sync_all()
+}
+
+fn by_key(key: &PublicKey) -> Policy {
+    trusting(vec![TrustedKey {
+        label: "given".to_owned(),
+        key: key.clone(),
+        not_before: None,
+        not_after: None,
+        plugins: NameSet::Any,
+    }])
 }
 
 /// Nothing here will be mapped as code: the copies need no right to it, and so no other place.
@@ -53,19 +139,12 @@ fn no_code() -> Sealer<'static> {
 fn verify(
     source: Source<'_>,
     place: Option<(&str, &str)>,
-    key: &PublicKey,
+    policy: &Policy,
     now: jiff::Timestamp,
 ) -> Result<Summary, AdmitError> {
-    let policy = trusting(vec![TrustedKey {
-        label: "given".to_owned(),
-        key: key.clone(),
-        not_before: None,
-        not_after: None,
-        plugins: NameSet::Any,
-    }]);
-    let summary = check_signed(source, place, &policy, now)?;
+    let summary = check_signed(source, place, policy, now)?;
     check_listing(source, &summary.manifest)?;
-    check_files(source, &summary.manifest, &policy, |listed, file| {
+    check_files(source, &summary.manifest, policy, |listed, file| {
         if ![Target::HOST, Target::Wasm32].contains(&listed.target) {
             return hash(&file, FILE_BYTES_MAX).map(|(digest, _size)| digest);
         }

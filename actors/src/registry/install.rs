@@ -1,0 +1,416 @@
+//! Installing: from what is wanted to plugins in their places, all of them or none.
+//!
+//! ```text
+//! metadata ─▶ plan ─▶ agreed? ─▶ bundles ─▶ verified ─▶ staged ─▶ in place ─▶ loaded ─▶ lock file, floors, audit
+//!    └────────────── any failure: what was put in place is taken away again, what served still serves ────┘
+//! ```
+//!
+//! Nothing of a bundle counts before it was verified against the publisher's pinned key, as the loader does it; what the
+//! registry said of it must then be what the publisher signed. One installation at a time: the lock file is one.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use themis_messages::admit::AdmitError;
+use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
+use themis_messages::ids::{Digest, PluginName, PluginVersion};
+use themis_messages::lifecycle::{LoadError, LoadRequest, Operation as Change};
+use themis_messages::limits::{ADMIT_DEADLINE, OPERATION_DEADLINE};
+use themis_messages::manifest::MANIFEST_FILE;
+use themis_messages::registry::{
+    InstallReport, InstallRequest, Installed, Progress, RegistryError, Release,
+};
+use themis_persistence::registry::{Note, Notes};
+use themis_sandbox::admission::VerifiedBundle;
+use tokio::sync::mpsc;
+
+use super::client::{RegistryMsg, RegistrySettings, recall, remember};
+use super::fetch::Bundles;
+use super::index::Offer;
+use super::lock::{Lock, Locked};
+use super::operation::Operation;
+use super::plan::{self, InstallPlan};
+use crate::coordinator::CoordinatorMsg;
+use crate::environment::Environment;
+use crate::reload::Request;
+use crate::reload::member::{Replaces, Target};
+use crate::work;
+
+/// Where plugins wait below the plugin root until all of them are there. The loader passes over names with a dot.
+const STAGING: &str = ".installing";
+
+/// An installation under way.
+struct Installation<'i> {
+    environment: &'i Arc<Environment>,
+    settings: &'i RegistrySettings,
+    request: &'i InstallRequest,
+    operation: Operation,
+    actor: &'i str,
+    lock: Lock,
+}
+
+/// A plugin whose files are ready to be moved to their place.
+struct Ready {
+    release: Release,
+    files: BTreeMap<String, Digest>,
+    staged: PathBuf,
+    place: PathBuf,
+}
+
+/// Installs what is wanted and everything it needs.
+///
+/// # Errors
+/// [`RegistryError`]: then nothing was changed.
+pub async fn install(
+    environment: &Arc<Environment>,
+    request: &InstallRequest,
+    actor: &str,
+    told: Option<mpsc::Sender<Progress>>,
+) -> Result<InstallReport, RegistryError> {
+    let settings = environment.settings.registry.as_ref().ok_or(RegistryError::NotConfigured)?;
+    let _alone = settings.installing.lock().await;
+    let path = settings.lock_file.clone();
+    let lock = off_thread(&settings.lock_file, "read", move || Lock::read(&path)).await?;
+    let operation = Operation::start(settings.retry_limit, told.clone());
+    let installation = Installation { environment, settings, request, operation, actor, lock };
+    let plan = installation.plan(told).await?;
+    installation.run(plan).await
+}
+
+impl Installation<'_> {
+    async fn plan(&self, told: Option<mpsc::Sender<Progress>>) -> Result<InstallPlan, RegistryError> {
+        let (lock, request) = (self.lock.clone(), self.request.clone());
+        if self.request.offline {
+            return plan::from_lock(&lock, &request);
+        }
+        let offer = self.offer(told).await?;
+        self.operation.tell(Progress::Resolving);
+        choose(offer, lock, request).await
+    }
+
+    async fn offer(
+        &self,
+        told: Option<mpsc::Sender<Progress>>,
+    ) -> Result<Arc<Offer>, RegistryError> {
+        let registry = &self.environment.roles.registry;
+        let limit = self.settings.ask_limit();
+        let asked = registry.ask(limit, |reply| RegistryMsg::Offer { told, reply });
+        Ok(asked.await??.0)
+    }
+
+    async fn run(mut self, plan: InstallPlan) -> Result<InstallReport, RegistryError> {
+        let mut report = InstallReport::default();
+        let mut waiting = Vec::new();
+        for (planned, release) in plan.steps.into_iter().zip(plan.releases) {
+            self.check(&release).await?;
+            if self.is_in_place(&release) {
+                report.unchanged.push(planned);
+            } else {
+                waiting.push(release);
+            }
+        }
+        let mut ready = Vec::new();
+        let staging = self.staging().await?;
+        for release in waiting {
+            ready.push(self.prepare(release, staging.path()).await?);
+        }
+        let placed = self.place(&ready).await?;
+        match self.finish(&ready).await {
+            Ok(installed) => report.installed = installed,
+            Err(error) => {
+                take_away(placed).await;
+                return Err(error);
+            }
+        }
+        report.stats = self.operation.stats();
+        Ok(report)
+    }
+
+    /// Whether what is known of a plugin allows this version.
+    async fn check(&self, release: &Release) -> Result<(), RegistryError> {
+        let (plugin, version) = (release.plugin.clone(), release.version.clone());
+        if let Some(seen) = self.recall::<Digest>(Note::Seen(plugin.clone(), version.clone())).await?
+            && seen != release.sha256
+        {
+            return Err(RegistryError::Equivocation { plugin, version, seen, now: release.sha256 });
+        }
+        let floor = self.recall::<PluginVersion>(Note::Floor(plugin.clone())).await?;
+        if let Some(floor) = floor.filter(|floor| version < *floor && !self.request.downgrade) {
+            return Err(RegistryError::Downgrade { plugin, version, floor });
+        }
+        let Some(before) = self.lock.find(&plugin).filter(|_| !self.request.approve) else {
+            return Ok(());
+        };
+        match plan::news(&before.release, release) {
+            what if what.is_empty() => Ok(()),
+            what => Err(RegistryError::Approval { plugin, what }),
+        }
+    }
+
+    async fn recall<T: serde::de::DeserializeOwned>(
+        &self,
+        note: Note,
+    ) -> Result<Option<T>, RegistryError> {
+        let Some(value) = recall(self.environment, note).await? else { return Ok(None) };
+        let read = serde_json::from_value(value);
+        read.map(Some).map_err(|error| RegistryError::Memory {
+            registry: self.settings.anchor.home.to_string(),
+            what: error.to_string(),
+        })
+    }
+
+    /// What is installed in this version already stays where it is; the loader verifies it each time.
+    fn is_in_place(&self, release: &Release) -> bool {
+        let same = |locked: &Locked| {
+            locked.release.version == release.version && locked.release.sha256 == release.sha256
+        };
+        let place = self.place_of(release);
+        self.lock.find(&release.plugin).is_some_and(same) && place.join(MANIFEST_FILE).is_file()
+    }
+
+    fn place_of(&self, release: &Release) -> PathBuf {
+        let root = self.environment.settings.root.path();
+        root.join(release.plugin.as_str()).join(release.version.to_string())
+    }
+
+    async fn staging(&self) -> Result<tempfile::TempDir, RegistryError> {
+        let root = self.environment.settings.root.path().to_owned();
+        let made = root.clone();
+        off_thread(&root, "write in", move || {
+            let staging = tempfile::Builder::new().prefix(STAGING).tempdir_in(&made);
+            staging.map_err(|error| io(&made, "write in", &error))
+        })
+        .await
+    }
+
+    /// Fetches, verifies and unpacks one.
+    async fn prepare(
+        &self,
+        release: Release,
+        staging: &Path,
+    ) -> Result<Ready, RegistryError> {
+        let bundle = self.bundle(&release).await?;
+        let (plugin, version) = (release.plugin.clone(), release.version.clone());
+        self.operation.tell(Progress::Verifying { plugin: plugin.clone(), version });
+        let staged = staging.join(plugin.as_str());
+        let (environment, to) = (Arc::clone(self.environment), staged.clone());
+        let (expected, from) = (release.clone(), bundle.clone());
+        let files = off_thread(&bundle, "verify", move || {
+            let policy = &environment.settings.policy;
+            let verified = VerifiedBundle::by_policy(&from, policy, jiff::Timestamp::now());
+            let verified = verified.map_err(|error| refused(&expected, &error))?;
+            agree(&verified, &expected)?;
+            let made = std::fs::DirBuilder::new().mode(0o755).create(&to);
+            made.map_err(|error| io(&to, "make", &error))?;
+            verified.unpack(&to).map_err(|error| refused(&expected, &error))?;
+            let files = verified.summary.manifest.files.iter();
+            Ok(files.map(|file| (file.path.clone(), file.sha256)).collect())
+        });
+        let files = files.await?;
+        let place = self.place_of(&release);
+        Ok(Ready { release, files, staged, place })
+    }
+
+    async fn bundle(&self, release: &Release) -> Result<PathBuf, RegistryError> {
+        if self.request.offline {
+            let held = Bundles::in_dir(self.settings.bundles.clone()).held(release).await?;
+            let what = || format!("the bundle of {} {}", release.plugin, release.version);
+            return held.ok_or_else(|| RegistryError::Offline { what: what() });
+        }
+        let (registry, limit) = (&self.environment.roles.registry, self.settings.ask_limit());
+        let fetch = |reply| {
+            let (release, operation) = (Box::new(release.clone()), self.operation.clone());
+            RegistryMsg::Fetch { release, operation, reply }
+        };
+        let fetched = registry.ask(limit, fetch).await?;
+        let mut entry = AuditEntry::new(AuditEvent::Fetch, AuditOutcome::Done, self.actor);
+        entry.plugin = Some(release.plugin.clone());
+        entry.version = Some(release.version.clone());
+        entry.digest = Some(release.sha256);
+        entry.key_id = Some(release.key_id);
+        if let Err(error) = &fetched {
+            entry.outcome = AuditOutcome::Refused;
+            entry.code = Some(error.code().to_owned());
+            entry.reason = Some(error.to_string());
+        }
+        // A download that cannot be recorded is not used.
+        self.environment.record(entry).await?;
+        fetched
+    }
+
+    /// Moves all of them to their places.
+    async fn place(&self, ready: &[Ready]) -> Result<Vec<PathBuf>, RegistryError> {
+        let mut placed = Vec::new();
+        for it in ready {
+            let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
+            self.operation.tell(Progress::Installing { plugin, version });
+            let (from, to) = (it.staged.clone(), it.place.clone());
+            if let Err(error) = off_thread(&it.place, "install", move || put(&from, &to)).await {
+                take_away(placed).await;
+                return Err(error);
+            }
+            placed.push(it.place.clone());
+        }
+        Ok(placed)
+    }
+
+    /// Loads what was loaded before in its new version, and writes down what is installed now.
+    async fn finish(&mut self, ready: &[Ready]) -> Result<Vec<Installed>, RegistryError> {
+        let serving = self.reload(ready).await?;
+        let mut installed = Vec::new();
+        let mut notes = Notes::default();
+        for it in ready {
+            let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
+            notes = notes
+                .with(&Note::Seen(plugin.clone(), version.clone()), &it.release.sha256)
+                .with(&Note::Publisher(plugin.clone()), &it.release.key_id)
+                .with(&Note::Floor(plugin.clone()), &version);
+            installed.push(Installed {
+                replaced: self.lock.find(&plugin).map(|it| it.release.version.clone()),
+                serves: serving.contains(&plugin),
+                sha256: it.release.sha256,
+                path: format!("{plugin}/{version}"),
+                plugin,
+                version,
+            });
+            self.lock.put(self.locked(it));
+        }
+        // The floor before the lock file: after a crash in between, the older version is refused and not the newer.
+        remember(self.environment, notes).await?;
+        let (path, lock) = (self.settings.lock_file.clone(), self.lock.clone());
+        off_thread(&self.settings.lock_file, "write", move || lock.write(&path)).await?;
+        for it in ready {
+            let mut entry = AuditEntry::new(AuditEvent::Install, AuditOutcome::Done, self.actor);
+            entry.plugin = Some(it.release.plugin.clone());
+            entry.version = Some(it.release.version.clone());
+            entry.digest = Some(it.release.sha256);
+            entry.key_id = Some(it.release.key_id);
+            self.environment.record(entry).await?;
+        }
+        Ok(installed)
+    }
+
+    fn locked(&self, ready: &Ready) -> Locked {
+        let plugin = &ready.release.plugin;
+        let asked = self.request.wanted.iter().find(|it| it.plugin == *plugin);
+        let before = self.lock.find(plugin).and_then(|it| it.wanted.clone());
+        Locked {
+            registry: self.settings.anchor.home.to_string(),
+            wanted: asked.map(|it| it.version.clone()).or(before),
+            release: ready.release.clone(),
+            files: ready.files.clone(),
+        }
+    }
+
+    /// Reloads those of them that serve, together or not at all.
+    async fn reload(&self, ready: &[Ready]) -> Result<Vec<PluginName>, RegistryError> {
+        let serves = |it: &&Ready| {
+            let slot = self.environment.directory.find(it.release.plugin.as_str());
+            slot.is_some_and(|slot| slot.is_serving())
+        };
+        let loaded: Vec<&Ready> = ready.iter().filter(serves).collect();
+        let Some(first) = loaded.first() else { return Ok(Vec::new()) };
+        let targets = loaded.iter().map(|it| Target::Files {
+            load: Box::new(LoadRequest::at(&it.place)),
+            replaces: Replaces::Whatever,
+        });
+        let (targets, actor) = (targets.collect::<Vec<_>>(), self.actor.to_owned());
+        let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        let (operation, requested) = (Change::Reload, Instant::now());
+        let limit = OPERATION_DEADLINE.saturating_mul(count);
+        let ask = self.environment.roles.coordinator.ask(limit, |reply| {
+            let request = Request { operation, targets, actor, requested, reply };
+            CoordinatorMsg::Replace(Box::new(request))
+        });
+        ask.await?.map_err(|error| not_loaded(&first.release, &error))?;
+        Ok(loaded.into_iter().map(|it| it.release.plugin.clone()).collect())
+    }
+}
+
+/// Chooses on a thread of its own: it may take as long as it may take.
+pub(super) async fn choose(
+    offer: Arc<Offer>,
+    lock: Lock,
+    request: InstallRequest,
+) -> Result<InstallPlan, RegistryError> {
+    let chosen = work::run("resolve", OPERATION_DEADLINE, move || {
+        plan::choose(&offer, &lock, &request)
+    });
+    chosen.await.map_err(|error| RegistryError::Resolve {
+        code: "resolve.failed",
+        message: format!("no versions were chosen: {error}"),
+    })?
+}
+
+/// What the registry said of a bundle must be what its publisher signed.
+fn agree(bundle: &VerifiedBundle, release: &Release) -> Result<(), RegistryError> {
+    let (summary, manifest) = (&bundle.summary, &bundle.summary.manifest);
+    let entry = super::entry::Entry::of(manifest, summary.manifest_digest, &summary.signature);
+    let Some((field, manifest, entry)) = entry.difference(release) else { return Ok(()) };
+    let (plugin, version) = (release.plugin.clone(), release.version.clone());
+    Err(RegistryError::Differs { plugin, version, field, manifest, entry })
+}
+
+fn refused(release: &Release, error: &AdmitError) -> RegistryError {
+    let (plugin, version) = (release.plugin.clone(), release.version.clone());
+    if matches!(error, AdmitError::KeyUnknown { .. }) {
+        return RegistryError::Publisher { plugin, key: release.key_id };
+    }
+    RegistryError::Bundle { plugin, version, code: error.code(), message: error.to_string() }
+}
+
+fn not_loaded(release: &Release, error: &LoadError) -> RegistryError {
+    let (plugin, version) = (release.plugin.clone(), release.version.clone());
+    RegistryError::Load { plugin, version, code: error.code(), message: error.to_string() }
+}
+
+/// Moves a plugin to its place, where nothing is yet.
+fn put(from: &Path, to: &Path) -> Result<(), RegistryError> {
+    let parent = to.parent().unwrap_or(to);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
+    made.map_err(|error| io(parent, "make", &error))?;
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    let moved = rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags);
+    moved.map_err(|errno| match errno {
+        rustix::io::Errno::EXIST => RegistryError::Io {
+            path: to.to_owned(),
+            action: "install",
+            error: "there is something already that was not installed from the registry; move it away"
+                .to_owned(),
+        },
+        errno => io(to, "install", &errno.into()),
+    })?;
+    let synced = std::fs::File::open(parent).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| io(parent, "sync", &error))
+}
+
+/// Takes back what was put in place for nothing.
+async fn take_away(placed: Vec<PathBuf>) {
+    for place in placed {
+        let removed = place.clone();
+        let removing = off_thread(&place, "remove", move || {
+            std::fs::remove_dir_all(&removed).map_err(|error| io(&removed, "remove", &error))
+        });
+        if let Err(error) = removing.await {
+            tracing::error!(%error, "what was installed for nothing is still there");
+        }
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    path: &Path,
+    action: &'static str,
+    job: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
+) -> Result<T, RegistryError> {
+    match work::run("install", ADMIT_DEADLINE, job).await {
+        Ok(result) => result,
+        Err(error) => Err(io(path, action, &std::io::Error::other(error))),
+    }
+}
+
+fn io(path: &Path, action: &'static str, error: &std::io::Error) -> RegistryError {
+    RegistryError::Io { path: path.to_owned(), action, error: error.to_string() }
+}
