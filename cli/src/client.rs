@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use themis_kernel::limits::{ADMIN_BODY_BYTES_MAX, OPERATION_DEADLINE};
@@ -63,6 +63,34 @@ impl Client {
         self.ask_within(CALL_LIMIT, Method::POST, path, request)
     }
 
+    /// Asks for something that answers as it goes, one JSON object a line.
+    pub(crate) fn lines(
+        &self,
+        path: &str,
+        body: &Value,
+        mut heard: impl FnMut(Value),
+    ) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new("socket.runtime", error))?;
+        runtime.block_on(async {
+            let asked = self.send(Method::POST, path, body.to_string().into_bytes());
+            let mut body = Limited::new(asked.await?.into_body(), ADMIN_BODY_BYTES_MAX);
+            let mut rest = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.failed(&error))?;
+                rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    let line = serde_json::from_slice(&line);
+                    heard(line.map_err(|error| self.failed(&error))?);
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn ask_within(
         &self,
         limit: Duration,
@@ -85,6 +113,17 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
+        let body = Limited::new(self.send(method, path, body).await?.into_body(), ADMIN_BODY_BYTES_MAX);
+        Ok(body.collect().await.map_err(|error| self.failed(&error))?.to_bytes())
+    }
+
+    /// Sends a request; what the kernel refuses is an error with its words.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             Failure::new("socket.connect", format!("{}: {error}", self.socket.display()))
         })?;
@@ -99,10 +138,11 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.failed(&error))?;
         let answer = sender.send_request(request).await.map_err(|error| self.failed(&error))?;
-        let good = answer.status().is_success();
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
         let body = Limited::new(answer.into_body(), ADMIN_BODY_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| self.failed(&error))?.to_bytes();
-        if good { Ok(body) } else { Err(refusal(&body)) }
+        Err(refusal(&body.collect().await.map_err(|error| self.failed(&error))?.to_bytes()))
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Failure {

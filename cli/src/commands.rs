@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod plugin;
+pub(crate) mod registry;
 pub(crate) mod run;
 pub(crate) mod scaffold;
 pub(crate) mod signing;

@@ -54,6 +54,13 @@ enum Command {
         #[command(subcommand)]
         command: commands::plugin::Command,
     },
+    /// Publish plugins, find them, install them
+    Registry {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(subcommand)]
+        command: commands::registry::Command,
+    },
     /// Read and check the audit log
     Audit {
         #[command(flatten)]
@@ -106,6 +113,9 @@ fn run(command: Command, printer: Printer) -> Result<(), Failure> {
         Command::Doctor => commands::doctor::run(printer),
         Command::Plugin { socket, command } => {
             commands::plugin::run(command, socket.socket.as_deref(), printer)
+        }
+        Command::Registry { socket, command } => {
+            commands::registry::run(command, socket.socket.as_deref(), printer)
         }
         Command::Audit { socket, command } => {
             commands::audit::run(command, socket.socket.as_deref(), printer)

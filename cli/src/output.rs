@@ -43,6 +43,8 @@ from_coded!(
     themis_kernel::lifecycle::ReleaseError,
     themis_kernel::lifecycle::RollbackError,
     themis_kernel::lifecycle::UnloadError,
+    themis_kernel::market::RegistryError,
+    themis_kernel::registry::publish::PublishError,
     themis_kernel::persistence::audit_log::error::AuditError,
     themis_kernel::persistence::audit_log::error::VerifyFailure,
     themis_kernel::persistence::store::error::StoreError,

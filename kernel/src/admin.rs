@@ -18,6 +18,9 @@
 //! | `GET /v1/discover` | what lies below the plugin root |
 //! | `GET /v1/audit?from=&limit=` | records |
 //! | `GET /v1/audit/verify` | replay the log |
+//! | `POST /v1/registry/resolve` `{"plugin", "version"}` | where a plugin is |
+//! | `POST /v1/registry/install` `{"wanted", "update", …}` | install: a line of JSON for each step |
+//! | `GET /v1/registry/stats` | what the last request of the registry took |
 //!
 //! Errors are `{"error": {"code", "message"}}` with a 4xx or 5xx status.
 
@@ -34,6 +37,7 @@ use crate::refs::Control;
 mod error;
 mod handlers;
 mod listener;
+mod registry;
 
 use listener::{AdminListener, Peer};
 
@@ -75,6 +79,9 @@ fn router(control: Control) -> Router {
         .route("/v1/discover", get(handlers::discover))
         .route("/v1/audit", get(handlers::audit))
         .route("/v1/audit/verify", get(handlers::audit_verify))
+        .route("/v1/registry/resolve", post(registry::resolve))
+        .route("/v1/registry/install", post(registry::install))
+        .route("/v1/registry/stats", get(registry::stats))
         .fallback(handlers::not_found)
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .with_state(control)

@@ -23,6 +23,8 @@ use themis_messages::limits::{
 use themis_sandbox::admission::{NameSet, Policy, TrustedKey};
 
 pub use self::error::{ConfigError, Place};
+pub use self::registry::RegistryConfig;
+pub use themis_actors::registry::tls::TlsTrust;
 pub use themis_actors::plugin::failures::Rules as FailureRules;
 pub use themis_actors::reload::budget::{BudgetRules, WhenSpent};
 pub use themis_actors::supervision::policy::Intensity;
@@ -32,6 +34,7 @@ pub use themis_sandbox::process::Program;
 
 mod error;
 mod file;
+mod registry;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -91,6 +94,8 @@ pub struct Config {
     pub failures: FailureRules,
     /// What may be kept of replaced versions.
     pub budget: BudgetRules,
+    /// Where the marketplace is. Default: nowhere.
+    pub registry: Option<RegistryConfig>,
 }
 
 /// What is decided for one plugin.
@@ -251,6 +256,7 @@ impl Config {
             health_period: HEALTH_PERIOD,
             failures: FailureRules::default(),
             budget: BudgetRules::default(),
+            registry: None,
         }
     }
 

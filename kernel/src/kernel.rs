@@ -33,10 +33,11 @@ use tokio::sync::watch;
 
 use crate::config::{Config, WorkersConfig};
 use crate::events::Events;
+use crate::marketplace::MarketplaceClient;
 use crate::plugin_sandbox::PluginSandbox;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
 use crate::runtime::Executor;
-use crate::{admin, autoload, metrics_endpoint};
+use crate::{admin, autoload, marketplace, metrics_endpoint};
 
 /// Why the kernel does not start.
 #[derive(Debug, thiserror::Error)]
@@ -230,7 +231,7 @@ impl Kernel {
             budget: config.budget,
             workers: workers(&config),
             wasm: wasm(&config),
-            registry: None,
+            registry: marketplace::settings(&config),
         });
         if let (Ok(workers), Tier::Process) =
             (&environment.settings.workers.workers, config.default_tier)
@@ -285,6 +286,12 @@ impl Kernel {
     #[must_use]
     pub fn reloads(&self) -> HotReloadManager {
         HotReloadManager(self.control.clone())
+    }
+
+    /// The marketplace, as configured.
+    #[must_use]
+    pub fn marketplace(&self) -> MarketplaceClient {
+        MarketplaceClient(self.control.clone())
     }
 
     /// Stops a plugin: callers get [`NotLoaded`](crate::call::CallError::NotLoaded) at once, calls under way end,

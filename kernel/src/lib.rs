@@ -67,6 +67,7 @@ pub mod conformance;
 pub mod drill;
 mod events;
 mod kernel;
+mod marketplace;
 mod metrics_endpoint;
 mod plugin_sandbox;
 mod refs;
@@ -75,6 +76,7 @@ mod runtime;
 pub use config::{Config, ConfigError};
 pub use events::Events;
 pub use kernel::{Kernel, StartError};
+pub use marketplace::MarketplaceClient;
 pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
 pub use themis_actors::registry;
@@ -82,7 +84,7 @@ pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;
 pub use themis_messages::{
     admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation,
-    registry as marketplace, sandbox, wasm,
+    registry as market, sandbox, wasm,
 };
 pub use themis_persistence as persistence;
 pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use themis_kernel::admission::{PublicKey, SigningKey, pack_dir, sign_dir};
-use themis_kernel::marketplace::RegistryError;
+use themis_kernel::market::RegistryError;
 use themis_kernel::registry::http::{Http, HttpSettings};
 use themis_kernel::registry::operation::Operation;
 use themis_kernel::registry::publish::root::Founding;

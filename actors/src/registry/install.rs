@@ -21,7 +21,7 @@ use themis_messages::lifecycle::{LoadError, LoadRequest, Operation as Change};
 use themis_messages::limits::{ADMIT_DEADLINE, OPERATION_DEADLINE};
 use themis_messages::manifest::MANIFEST_FILE;
 use themis_messages::registry::{
-    InstallReport, InstallRequest, Installed, Progress, RegistryError, Release,
+    InstallReport, InstallRequest, Installed, Progress, RegistryError, Release, Resolved, Wanted,
 };
 use themis_persistence::registry::{Note, Notes};
 use themis_sandbox::admission::VerifiedBundle;
@@ -78,6 +78,26 @@ pub async fn install(
     let installation = Installation { environment, settings, request, operation, actor, lock };
     let plan = installation.plan(told).await?;
     installation.run(plan).await
+}
+
+/// Where a plugin is, in the version that an installation would choose now, and what goes with it.
+///
+/// # Errors
+/// [`RegistryError`].
+pub async fn find(
+    environment: &Arc<Environment>,
+    wanted: Wanted,
+    told: Option<mpsc::Sender<Progress>>,
+) -> Result<Resolved, RegistryError> {
+    let settings = environment.settings.registry.as_ref().ok_or(RegistryError::NotConfigured)?;
+    let limit = settings.ask_limit();
+    let registry = &environment.roles.registry;
+    let (offer, _stats) = registry.ask(limit, |reply| RegistryMsg::Offer { told, reply }).await??;
+    let plugin = wanted.plugin.clone();
+    let request = InstallRequest { wanted: vec![wanted], ..InstallRequest::default() };
+    // As if nothing were installed: what is newest, and not what is kept.
+    let plan = choose(offer, Lock::default(), request).await?;
+    plan::resolved(settings, plan, &plugin)
 }
 
 impl Installation<'_> {

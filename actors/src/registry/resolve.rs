@@ -23,8 +23,6 @@ pub mod solve;
 pub mod versions;
 
 #[cfg(test)]
-mod laws;
-#[cfg(test)]
 mod tests;
 
 pub use error::ResolveError;
@@ -64,7 +62,7 @@ pub struct Stay {
 /// How long the search may go on. It has no clock of its own.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// Whether the time is spent; asked about once for every version that is tried.
+    /// Whether the time is spent; asked for every version that is tried, and in every other loop that may be long.
     pub spent: &'a dyn Fn() -> bool,
     /// How long that is, for the message.
     pub budget: Duration,
@@ -79,9 +77,9 @@ impl fmt::Debug for Limits<'_> {
     }
 }
 
-/// How often a search chooses again before all that leads nowhere is left out. To look for that takes as long as a
-/// whole search without trouble; but to go back costs the search time in proportion to all that it has chosen, so that
-/// a long chain that leads nowhere would take it minutes.
+/// How often a search that has met what leads nowhere chooses again before all of that is left out. To look for it
+/// takes about as long as a whole search without trouble; but to go back costs the search time in proportion to all
+/// that it has chosen, so that a long chain that leads nowhere would take it minutes.
 const PATIENCE: u64 = 64;
 
 /// Chooses one version of every plugin that is asked for or needed.
@@ -96,8 +94,8 @@ pub fn resolve(
     resolve_with(index, request, limits, PATIENCE)
 }
 
-/// As [`resolve`]; `patience` is how often the first search may choose again before it is looked which releases lead
-/// nowhere, and begun anew without them.
+/// As [`resolve`]; `patience` is how often a search that has met what leads nowhere may choose again before it is begun
+/// anew without all of that.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -120,11 +118,12 @@ pub fn resolve_with(
     if matches!(outcome, Outcome::Stopped(Stopped::Impatient)) {
         match dead_end::find(&instance, limits) {
             None => outcome = Outcome::Stopped(Stopped::Time),
-            Some(Fallen::All(way)) => {
-                let error = diagnose::at_dead_end(&instance, request, limits, way);
-                return Err(error.unwrap_or(ResolveError::Budget { limit: limits.budget }));
+            Some(Fallen::Everything(way)) => {
+                if let Some(error) = diagnose::at_dead_end(&instance, request, limits, way) {
+                    return Err(error);
+                }
             }
-            Some(Fallen::Some(fallen)) => {
+            Some(Fallen::Only(fallen)) => {
                 instance.leave_out(fallen);
                 outcome = solve::solve(&instance, limits, u64::MAX);
             }

@@ -8,6 +8,7 @@ use themis_actors::store::StoreFault;
 use themis_messages::admit::AdmitError;
 use themis_messages::call::CallError;
 use themis_messages::lifecycle::{LoadError, ReleaseError, RollbackError, UnloadError};
+use themis_messages::registry::RegistryError;
 
 /// One error of the API.
 #[derive(Debug)]
@@ -63,5 +64,6 @@ from_operation!(
     ReleaseError,
     AdmitError,
     CallError,
-    StoreFault
+    StoreFault,
+    RegistryError
 );

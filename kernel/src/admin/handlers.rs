@@ -55,7 +55,7 @@ pub(crate) struct ReleaseBody {
 }
 
 /// The body is read by hand, so that a fault in it has the API's own form.
-fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "request.body", error))
 }
@@ -78,7 +78,7 @@ fn default_limit() -> usize {
 }
 
 /// The kernel as this peer: its uid goes into the audit log.
-fn on_behalf(control: Control, peer: Peer) -> Control {
+pub(super) fn on_behalf(control: Control, peer: Peer) -> Control {
     Control { actor: format!("admin uid {}", peer.uid).into(), ..control }
 }
 

@@ -12,6 +12,7 @@ use themis_sandbox::admission::{NameSet, PublicKey, TrustedKey};
 use toml::Spanned;
 
 use super::error::ConfigError;
+use super::registry::{self, RegistryToml};
 use super::source::Source;
 use super::watch::{self, BudgetToml, ProbationToml, StateToml, WatchdogToml};
 use super::workers::{self, WorkersToml};
@@ -55,6 +56,7 @@ struct ThemisToml {
     budget: BudgetToml,
     #[serde(default)]
     workers: WorkersToml,
+    registry: Option<RegistryToml>,
 }
 
 /// A plugin's name, or `"*"`.
@@ -174,6 +176,7 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
     config.trusted_keys = trusted_keys(source, file.trusted_key)?;
     config.revoked_keys = revoked_keys(source, &file.revoked.keys, &config.trusted_keys)?;
     config.revoked_digests = file.revoked.digests;
+    config.registry = file.registry.map(|it| registry::read(source, &it)).transpose()?;
     let tables = (file.probation, file.watchdog, file.state, file.budget);
     watch::read(source, &mut config, &tables)?;
     Ok(config)

@@ -40,20 +40,19 @@ pub struct DeadEnd {
 #[derive(Debug, Clone)]
 pub enum Fallen {
     /// Something that is asked for cannot be had whatever is chosen for the rest.
-    All(DeadEnd),
+    Everything(DeadEnd),
     /// Only these releases lead nowhere.
-    Some(Vec<(PluginId, Versions)>),
+    Only(Vec<(PluginId, Versions)>),
 }
 
 /// Finds out which releases lead nowhere whatever is chosen for the rest. `None` if the time is spent.
 #[must_use]
 pub fn find(instance: &Instance<'_>, limits: &Limits<'_>) -> Option<Fallen> {
-    let (nodes, places, watchers) = (Vec::new(), HashMap::new(), HashMap::new());
-    let mut fall = Fall { instance, nodes, places, watchers };
+    let mut fall = Fall { instance, nodes: Vec::new(), watchers: HashMap::new() };
     fall.explore(limits)?;
     fall.spread(limits)?;
-    let dead_end = fall.trace().map(Fallen::All);
-    Some(dead_end.unwrap_or_else(|| Fallen::Some(fall.fallen())))
+    let dead_end = fall.trace().map(Fallen::Everything);
+    Some(dead_end.unwrap_or_else(|| Fallen::Only(fall.fallen())))
 }
 
 /// How often the time is looked at: a step takes microseconds.
@@ -85,7 +84,6 @@ enum Cause {
 struct Fall<'a> {
     instance: &'a Instance<'a>,
     nodes: Vec<Node>,
-    places: HashMap<(PluginId, u32), usize>,
     /// Who needs the plugin: places of the release and of the need.
     watchers: HashMap<PluginId, Vec<(usize, usize)>>,
 }
@@ -94,7 +92,7 @@ impl Fall<'_> {
     /// Meets every release that could be chosen for some need, from what is asked for on.
     fn explore(&mut self, limits: &Limits<'_>) -> Option<()> {
         let mut waiting = VecDeque::from([(ASKED, 0)]);
-        self.places.insert((ASKED, 0), 0);
+        let mut met = vec![Versions::empty(); self.instance.index.len()];
         while let Some((plugin, place)) = waiting.pop_front() {
             let at = self.nodes.len();
             if at.is_multiple_of(STEPS_PER_LOOK) && (limits.spent)() {
@@ -107,12 +105,11 @@ impl Fall<'_> {
             for (number, (needed, wanted)) in wanted.iter().enumerate() {
                 let set = self.instance.candidates(*needed, wanted);
                 self.watchers.entry(*needed).or_default().push((at, number));
-                for candidate in set.places() {
-                    let met = self.places.len();
-                    self.places.entry((*needed, candidate)).or_insert_with(|| {
-                        waiting.push_back((*needed, candidate));
-                        met
-                    });
+                if let Some(met) = met.get_mut(needed.0 as usize).filter(|met| !set.subset_of(met))
+                {
+                    let fresh = set.intersection(&met.complement());
+                    waiting.extend(fresh.places().map(|place| (*needed, place)));
+                    *met = met.union(&set);
                 }
                 needs.push(Need { left: set.len(), set });
             }
@@ -164,7 +161,9 @@ impl Fall<'_> {
     fn trace(&self) -> Option<DeadEnd> {
         let mut chain = Vec::new();
         let mut others = false;
-        let mut node = self.nodes.first()?;
+        let mut node = self.nodes.first().filter(|node| node.fallen.is_some())?;
+        let number = |(at, node): (usize, &Node)| ((node.plugin, node.place), at);
+        let places: HashMap<_, _> = self.nodes.iter().enumerate().map(number).collect();
         loop {
             let number = match node.fallen? {
                 Cause::Bar(bar) => return Some(DeadEnd { chain, others, end: End::Barred(bar) }),
@@ -178,7 +177,7 @@ impl Fall<'_> {
             };
             others |= set.len() > 1;
             chain.push((*needed, place));
-            node = self.nodes.get(*self.places.get(&(*needed, place))?)?;
+            node = self.nodes.get(*places.get(&(*needed, place))?)?;
         }
     }
 }

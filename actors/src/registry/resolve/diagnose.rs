@@ -20,7 +20,7 @@ pub fn no_answer(
     limits: &Limits<'_>,
     proof: &Proof,
 ) -> ResolveError {
-    if let Some(Fallen::All(dead_end)) = dead_end::find(instance, limits)
+    if let Some(Fallen::Everything(dead_end)) = dead_end::find(instance, limits)
         && let Some(error) = at_dead_end(instance, request, limits, dead_end)
     {
         return error;

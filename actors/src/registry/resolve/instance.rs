@@ -196,4 +196,13 @@ impl<'a> Instance<'a> {
         let asked = || self.about(plugin)?.wanted.iter().find(against).map(|at| Bar::Asked(*at));
         self.bar(plugin, place).or_else(asked)
     }
+
+    /// Whether no release of the set can be had, as is seen at once.
+    #[must_use]
+    pub fn is_hopeless(&self, plugin: PluginId, set: &Versions) -> bool {
+        let restricted =
+            || self.about(plugin).is_some_and(|it| !it.wanted.is_empty() || !it.stays.is_empty());
+        let barred = |place| self.any_bar(plugin, place).is_some();
+        set.is_empty() || (restricted() && set.places().all(barred))
+    }
 }

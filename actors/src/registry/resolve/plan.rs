@@ -43,7 +43,10 @@ impl Plan {
         chosen: &BTreeMap<PluginId, u32>,
     ) -> Result<Self, ResolveError> {
         let index = instance.index;
-        let mut steps = BTreeMap::new();
+        // Numbers go by name, and so do the steps from here on.
+        let mut steps = Vec::with_capacity(chosen.len());
+        let mut edges = Vec::with_capacity(chosen.len());
+        let places: BTreeMap<_, _> = chosen.keys().zip(0_usize..).collect();
         for (plugin, place) in chosen {
             let (Some(name), Some(entry)) = (index.name(*plugin), index.entry(*plugin, *place))
             else {
@@ -59,10 +62,10 @@ impl Plan {
                 needs: needs.collect(),
                 needed_by: BTreeSet::new(),
             };
-            steps.insert(name.clone(), step);
+            steps.push(step);
+            let needed = |(needed, _): &(PluginId, VersionReq)| places.get(needed).copied();
+            edges.push(entry.needs.iter().filter_map(needed).collect::<Vec<_>>());
         }
-        let mut steps: Vec<_> = steps.into_values().collect();
-        let edges = edges(&steps);
         for (from, needs) in edges.iter().enumerate() {
             let Some(needer) = steps.get(from).map(|step| step.plugin.clone()) else { continue };
             for to in needs {
@@ -94,12 +97,6 @@ impl Plan {
         };
         Graph::new(self.steps.iter().map(member).collect())
     }
-}
-
-/// Places of what each step needs; the steps are in order of their names.
-fn edges(steps: &[Step]) -> Vec<Vec<usize>> {
-    let place = |name: &PluginName| steps.binary_search_by(|step| step.plugin.cmp(name)).ok();
-    steps.iter().map(|step| step.needs.keys().filter_map(place).collect()).collect()
 }
 
 fn circle(steps: &[Step], edges: &[Vec<usize>]) -> ResolveError {

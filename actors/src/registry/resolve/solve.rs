@@ -24,8 +24,8 @@ pub enum Stopped {
     /// It has chosen too often.
     #[error("too many versions were tried")]
     Decisions,
-    /// It has chosen again for the same plugins more often than it was to have patience for.
-    #[error("the same choices come up again and again")]
+    /// It has met what leads nowhere, and chosen again too often since.
+    #[error("too much leads nowhere")]
     Impatient,
 }
 
@@ -49,8 +49,8 @@ pub enum Outcome {
     Stopped(Stopped),
 }
 
-/// Searches for versions that suit each other; `patience` is how often it may choose again for a plugin, all plugins
-/// together.
+/// Searches for versions that suit each other. `patience` is how often it may choose again for a plugin, all plugins
+/// together, once it has met a release that leads nowhere.
 #[must_use]
 pub fn solve(instance: &Instance<'_>, limits: &Limits<'_>, patience: u64) -> Outcome {
     let search = Search {
@@ -58,6 +58,7 @@ pub fn solve(instance: &Instance<'_>, limits: &Limits<'_>, patience: u64) -> Out
         limits,
         decisions: Cell::new(0),
         patience: Cell::new(patience),
+        hopeless: Cell::new(false),
         chosen: RefCell::new(vec![false; instance.index.len()]),
     };
     match pubgrub::resolve(&search, ASKED, 0_u32) {
@@ -78,6 +79,8 @@ struct Search<'a> {
     limits: &'a Limits<'a>,
     decisions: Cell<u64>,
     patience: Cell<u64>,
+    /// Whether a release that leads nowhere was met.
+    hopeless: Cell<bool>,
     /// By plugin, whether a version was chosen before.
     chosen: RefCell<Vec<bool>>,
 }
@@ -113,7 +116,8 @@ impl DependencyProvider for Search<'_> {
         }
         let mut chosen = self.chosen.borrow_mut();
         let before = chosen.get_mut(plugin.0 as usize);
-        if before.is_some_and(|before| std::mem::replace(before, true)) {
+        let again = before.is_some_and(|before| std::mem::replace(before, true));
+        if again && self.hopeless.get() {
             let patience = self.patience.get().checked_sub(1).ok_or(Stopped::Impatient)?;
             self.patience.set(patience);
         }
@@ -126,11 +130,15 @@ impl DependencyProvider for Search<'_> {
         place: &u32,
     ) -> Result<Dependencies<PluginId, Versions, Bar>, Stopped> {
         if let Some(bar) = self.instance.bar(*plugin, *place) {
+            self.hopeless.set(true);
             return Ok(Dependencies::Unavailable(bar));
         }
         let needs = self.instance.needs(*plugin, *place).iter();
-        let sets =
-            needs.map(|(needed, wanted)| (*needed, self.instance.candidates(*needed, wanted)));
+        let sets = needs.map(|(needed, wanted)| {
+            let set = self.instance.candidates(*needed, wanted);
+            self.hopeless.set(self.hopeless.get() || self.instance.is_hopeless(*needed, &set));
+            (*needed, set)
+        });
         Ok(Dependencies::Available(sets.collect()))
     }
 

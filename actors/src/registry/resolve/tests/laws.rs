@@ -10,14 +10,21 @@ use super::*;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const VERSIONS: [&str; 4] = ["1.0.0", "1.1.0", "2.0.0-rc.1", "2.0.0"];
-const WANTED: [&str; 9] = ["*", "^1", "^2", ">=0", "=1.0.0", "<2", ">=2.0.0-rc.0", "~1.1", "^1.1"];
+const WANTED: [&str; 12] =
+    ["*", "*", "^1", "^1", ">=1.1", "^2", ">=0", "=1.0.0", "<2", ">=2.0.0-rc.0", "~1.1", "=2.0.0"];
 const LIMITS: Limits<'static> =
     Limits { spent: &|| false, budget: Duration::ZERO, decisions: 1_000_000 };
 
-/// One more than there are: it is missing.
-fn name() -> impl Strategy<Value = PluginName> {
-    prop_oneof![30 => prop::sample::select(&NAMES[..]), 1 => Just("missing")]
+/// One of the plugins from `from` on; seldom any other, or one that is missing.
+fn name_from(from: usize) -> impl Strategy<Value = PluginName> {
+    let later = NAMES.get(from..).filter(|later| !later.is_empty()).unwrap_or(&NAMES);
+    let any = prop::sample::select(&NAMES[..]);
+    prop_oneof![40 => prop::sample::select(later), 1 => any, 1 => Just("missing")]
         .prop_map(|name| name.parse().unwrap())
+}
+
+fn name() -> impl Strategy<Value = PluginName> {
+    name_from(0)
 }
 
 fn wanted() -> impl Strategy<Value = VersionReq> {
@@ -28,16 +35,25 @@ fn version() -> impl Strategy<Value = PluginVersion> {
     prop::sample::select(&VERSIONS[..]).prop_map(|version| version.parse().unwrap())
 }
 
-fn release() -> impl Strategy<Value = Release> {
-    let needs = prop::collection::btree_map(name(), wanted(), 0..3);
-    (needs, prop::bool::weighted(0.1), prop::bool::weighted(0.9))
-        .prop_map(|(dependencies, yanked, runs_here)| Release { dependencies, yanked, runs_here })
+/// The last plugin needs nothing but by chance, so that circles are few.
+fn release(of: usize) -> impl Strategy<Value = Release> {
+    let most = if of + 1 < NAMES.len() { 3 } else { 1 };
+    let needs = prop::collection::btree_map(name_from(of + 1), wanted(), 0..=most);
+    (needs, prop::bool::weighted(0.07), prop::bool::weighted(0.95)).prop_map(
+        move |(mut dependencies, yanked, runs_here)| {
+            if most == 1 && !yanked {
+                dependencies.clear();
+            }
+            Release { dependencies, yanked, runs_here }
+        },
+    )
 }
 
 fn releases() -> impl Strategy<Value = Releases> {
-    let one = || prop::collection::btree_map(version(), release(), 1..4);
-    prop::collection::vec(one(), 1..=NAMES.len())
-        .prop_map(|plugins| NAMES.iter().map(|name| name.parse().unwrap()).zip(plugins).collect())
+    let one = |of: usize| prop::collection::btree_map(version(), release(of), 2..=4);
+    (one(0), one(1), one(2), one(3), one(4)).prop_map(|(a, b, c, d, e)| {
+        NAMES.iter().map(|name| name.parse().unwrap()).zip([a, b, c, d, e]).collect()
+    })
 }
 
 fn request() -> impl Strategy<Value = Request> {
