@@ -113,7 +113,8 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
-        let body = Limited::new(self.send(method, path, body).await?.into_body(), ADMIN_BODY_BYTES_MAX);
+        let body =
+            Limited::new(self.send(method, path, body).await?.into_body(), ADMIN_BODY_BYTES_MAX);
         Ok(body.collect().await.map_err(|error| self.failed(&error))?.to_bytes())
     }
 

@@ -24,8 +24,8 @@ use themis_sandbox::admission::{NameSet, Policy, TrustedKey};
 
 pub use self::error::{ConfigError, Place};
 pub use self::registry::RegistryConfig;
-pub use themis_actors::registry::tls::TlsTrust;
 pub use themis_actors::plugin::failures::Rules as FailureRules;
+pub use themis_actors::registry::tls::TlsTrust;
 pub use themis_actors::reload::budget::{BudgetRules, WhenSpent};
 pub use themis_actors::supervision::policy::Intensity;
 pub use themis_messages::probation::Rules as ProbationRules;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use themis_actors::registry::client::{RegistryMsg, RegistrySettings};
 use themis_actors::registry::http::HttpSettings;
-use themis_actors::registry::trust::Anchor;
 use themis_actors::registry::install;
+use themis_actors::registry::trust::Anchor;
 use themis_messages::ids::PluginName;
 use themis_messages::limits::ASK_DEADLINE;
 use themis_messages::registry::{
@@ -59,7 +59,8 @@ impl MarketplaceClient {
         told: Option<mpsc::Sender<Progress>>,
     ) -> Result<Resolved, RegistryError> {
         let environment = Arc::clone(&self.0.environment);
-        let found = self.0.executor.run(async move { install::find(&environment, wanted, told).await });
+        let found =
+            self.0.executor.run(async move { install::find(&environment, wanted, told).await });
         found.await?
     }
 
@@ -88,9 +89,10 @@ impl MarketplaceClient {
         told: Option<mpsc::Sender<Progress>>,
     ) -> Result<InstallReport, RegistryError> {
         let (environment, actor) = (Arc::clone(&self.0.environment), self.0.actor.to_string());
-        let installed = self.0.executor.run(async move {
-            install::install(&environment, &request, &actor, told).await
-        });
+        let installed = self
+            .0
+            .executor
+            .run(async move { install::install(&environment, &request, &actor, told).await });
         installed.await?
     }
 
@@ -98,7 +100,10 @@ impl MarketplaceClient {
     ///
     /// # Errors
     /// [`RegistryError`]; also when called on a runtime's thread.
-    pub fn install_blocking(&self, request: InstallRequest) -> Result<InstallReport, RegistryError> {
+    pub fn install_blocking(
+        &self,
+        request: InstallRequest,
+    ) -> Result<InstallReport, RegistryError> {
         self.0.executor.block(self.install(request, None))?
     }
 

@@ -225,7 +225,10 @@ mod tests {
             [("geo", "*"), ("geo@1.2.0", "=1.2.0"), ("geo@^1", "^1"), ("geo@>=1, <3", ">=1, <3")]
         {
             let wanted: Wanted = text.parse().unwrap();
-            assert_eq!((wanted.plugin.as_str(), wanted.version.to_string().as_str()), ("geo", version));
+            assert_eq!(
+                (wanted.plugin.as_str(), wanted.version.to_string().as_str()),
+                ("geo", version)
+            );
         }
         for text in ["", "@1", "Geo", "geo@", "geo@1.2.3.4", "geo@x y", "../geo"] {
             assert!(text.parse::<Wanted>().is_err(), "{text}");

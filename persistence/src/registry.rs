@@ -106,7 +106,8 @@ pub fn floors(store: &Store) -> Result<Vec<(PluginName, PluginVersion)>, NoteErr
         let key = String::from_utf8_lossy(&key).into_owned();
         let damaged = |what: String| NoteError::Damaged { key: key.clone(), what };
         let name = key.trim_start_matches("floor/").parse();
-        let name = name.map_err(|error: themis_messages::ids::IdError| damaged(error.to_string()))?;
+        let name =
+            name.map_err(|error: themis_messages::ids::IdError| damaged(error.to_string()))?;
         let version = serde_json::from_slice(&value).map_err(|error| damaged(error.to_string()))?;
         found.push((name, version));
     }

@@ -16,8 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     ColumnFamily, DB, DBCompressionType, DBIteratorWithThreadMode, DBRecoveryMode, Direction,
-    IteratorMode,
-    LogLevel, Options, Snapshot, WriteBatch, WriteOptions,
+    IteratorMode, LogLevel, Options, Snapshot, WriteBatch, WriteOptions,
 };
 
 use crate::keys;
@@ -348,9 +347,7 @@ fn known_key_spaces(
     let names = DB::list_cf(options, database)
         .map_err(|error| database_error("list its key spaces", &error))?;
     match names.iter().find(|name| !KEY_SPACES.contains(&name.as_str())) {
-        Some(name) => {
-            Err(StoreError::KeySpaceUnknown { path: dir.to_owned(), name: name.clone() })
-        }
+        Some(name) => Err(StoreError::KeySpaceUnknown { path: dir.to_owned(), name: name.clone() }),
         None => Ok(names),
     }
 }

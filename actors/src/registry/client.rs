@@ -263,8 +263,7 @@ async fn offer(
 async fn client(environment: &Arc<Environment>) -> Result<Http, RegistryError> {
     let environment = Arc::clone(environment);
     let made = work::run("tls", RESOLVE_DEADLINE, move || settings(&environment)?.client());
-    made.await
-        .map_err(|error| RegistryError::Settings { field: "ca", what: error.to_string() })?
+    made.await.map_err(|error| RegistryError::Settings { field: "ca", what: error.to_string() })?
 }
 
 async fn fetch(environment: Arc<Environment>, release: Release, operation: Operation) {
@@ -288,10 +287,7 @@ async fn transfer(
 ///
 /// # Errors
 /// [`RegistryError::Memory`]: never "nothing known" for what cannot be read.
-pub async fn remembered(
-    environment: &Environment,
-    note: Note,
-) -> Result<Memory, RegistryError> {
+pub async fn remembered(environment: &Environment, note: Note) -> Result<Memory, RegistryError> {
     let known = recall(environment, note).await?;
     let Some(value) = known else { return Ok(Memory::default()) };
     serde_json::from_value(value).map_err(|error| damaged(environment, &error))

@@ -111,7 +111,8 @@ impl Entry {
     pub fn difference(&self, release: &Release) -> Option<(&'static str, String, String)> {
         let list = |texts: &BTreeSet<String>| texts.iter().cloned().collect::<Vec<_>>().join(", ");
         let needs = |needs: &BTreeMap<PluginName, semver::VersionReq>| {
-            let needs: Vec<_> = needs.iter().map(|(name, wanted)| format!("{name} {wanted}")).collect();
+            let needs: Vec<_> =
+                needs.iter().map(|(name, wanted)| format!("{name} {wanted}")).collect();
             needs.join(", ")
         };
         let digest = |digest: &Digest| digest.to_string();
@@ -146,11 +147,14 @@ impl Entry {
     /// [`RegistryError::Entry`].
     pub fn read(name: &TargetName, target: &Target) -> Result<Self, RegistryError> {
         let refused = |what: String| RegistryError::Entry { target: show(name.raw()), what };
-        let custom = target.custom.get(CUSTOM).ok_or_else(|| refused(format!("it has no {CUSTOM:?}")))?;
+        let custom =
+            target.custom.get(CUSTOM).ok_or_else(|| refused(format!("it has no {CUSTOM:?}")))?;
         let entry = Self::deserialize(custom).map_err(|error| refused(error.to_string()))?;
         if entry.schema != SCHEMA {
             let schema = entry.schema;
-            return Err(refused(format!("it is of form {schema}, and this release reads {SCHEMA}")));
+            return Err(refused(format!(
+                "it is of form {schema}, and this release reads {SCHEMA}"
+            )));
         }
         let expected = target_name(&entry.name, &entry.version);
         if name.raw() != expected {
@@ -158,14 +162,19 @@ impl Entry {
         }
         if target.length > BUNDLE_BYTES_MAX {
             let length = target.length;
-            return Err(refused(format!("{length} bytes are over a bundle's limit of {BUNDLE_BYTES_MAX}")));
+            return Err(refused(format!(
+                "{length} bytes are over a bundle's limit of {BUNDLE_BYTES_MAX}"
+            )));
         }
         if entry.signature.len() != 128 || !entry.signature.bytes().all(is_hex) {
-            return Err(refused("its signature is not 128 lower-case hexadecimal digits".to_owned()));
+            return Err(refused(
+                "its signature is not 128 lower-case hexadecimal digits".to_owned(),
+            ));
         }
         let texts = entry.capabilities.iter().chain(&entry.platforms).chain([&entry.description]);
         let longest = texts.map(String::len).max().unwrap_or(0);
-        let most = entry.capabilities.len().max(entry.platforms.len()).max(entry.dependencies.len());
+        let most =
+            entry.capabilities.len().max(entry.platforms.len()).max(entry.dependencies.len());
         if longest > TEXT_BYTES_MAX || most > LISTED_MAX {
             return Err(refused("it says more than a manifest can".to_owned()));
         }

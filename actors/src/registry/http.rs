@@ -138,10 +138,9 @@ impl Http {
     }
 
     async fn once(&self, url: &Url, resume: Option<&Resume>) -> Result<Response, FetchFailure> {
-        self.reach.admit(url).map_err(|why| FetchFailure::Refused {
-            url: url.to_string(),
-            why: why.to_string(),
-        })?;
+        self.reach
+            .admit(url)
+            .map_err(|why| FetchFailure::Refused { url: url.to_string(), why: why.to_string() })?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(token) = self.token.as_ref().filter(|_| self.reach.is_home(url)) {

@@ -63,7 +63,8 @@ impl Offer {
 fn to_choose_from(
     (name, versions): (&PluginName, &BTreeMap<PluginVersion, Release>),
 ) -> (PluginName, BTreeMap<PluginVersion, resolve::Release>) {
-    let runs = |platform: &str| platform == Target::HOST.as_str() || platform == Target::Wasm32.as_str();
+    let runs =
+        |platform: &str| platform == Target::HOST.as_str() || platform == Target::Wasm32.as_str();
     let versions = versions.iter().map(|(version, release)| {
         let dependencies = release.dependencies.clone();
         let runs_here = release.platforms.iter().any(|platform| runs(platform));

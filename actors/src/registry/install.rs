@@ -101,7 +101,10 @@ pub async fn find(
 }
 
 impl Installation<'_> {
-    async fn plan(&self, told: Option<mpsc::Sender<Progress>>) -> Result<InstallPlan, RegistryError> {
+    async fn plan(
+        &self,
+        told: Option<mpsc::Sender<Progress>>,
+    ) -> Result<InstallPlan, RegistryError> {
         let (lock, request) = (self.lock.clone(), self.request.clone());
         if self.request.offline {
             return plan::from_lock(&lock, &request);
@@ -152,7 +155,8 @@ impl Installation<'_> {
     /// Whether what is known of a plugin allows this version.
     async fn check(&self, release: &Release) -> Result<(), RegistryError> {
         let (plugin, version) = (release.plugin.clone(), release.version.clone());
-        if let Some(seen) = self.recall::<Digest>(Note::Seen(plugin.clone(), version.clone())).await?
+        if let Some(seen) =
+            self.recall::<Digest>(Note::Seen(plugin.clone(), version.clone())).await?
             && seen != release.sha256
         {
             return Err(RegistryError::Equivocation { plugin, version, seen, now: release.sha256 });
@@ -207,11 +211,7 @@ impl Installation<'_> {
     }
 
     /// Fetches, verifies and unpacks one.
-    async fn prepare(
-        &self,
-        release: Release,
-        staging: &Path,
-    ) -> Result<Ready, RegistryError> {
+    async fn prepare(&self, release: Release, staging: &Path) -> Result<Ready, RegistryError> {
         let bundle = self.bundle(&release).await?;
         let (plugin, version) = (release.plugin.clone(), release.version.clone());
         self.operation.tell(Progress::Verifying { plugin: plugin.clone(), version });
@@ -356,9 +356,8 @@ pub(super) async fn choose(
     lock: Lock,
     request: InstallRequest,
 ) -> Result<InstallPlan, RegistryError> {
-    let chosen = work::run("resolve", OPERATION_DEADLINE, move || {
-        plan::choose(&offer, &lock, &request)
-    });
+    let chosen =
+        work::run("resolve", OPERATION_DEADLINE, move || plan::choose(&offer, &lock, &request));
     chosen.await.map_err(|error| RegistryError::Resolve {
         code: "resolve.failed",
         message: format!("no versions were chosen: {error}"),
@@ -398,8 +397,9 @@ fn put(from: &Path, to: &Path) -> Result<(), RegistryError> {
         rustix::io::Errno::EXIST => RegistryError::Io {
             path: to.to_owned(),
             action: "install",
-            error: "there is something already that was not installed from the registry; move it away"
-                .to_owned(),
+            error:
+                "there is something already that was not installed from the registry; move it away"
+                    .to_owned(),
         },
         errno => io(to, "install", &errno.into()),
     })?;

@@ -6,7 +6,9 @@ use std::time::Instant;
 use themis_messages::ids::{PluginName, PluginVersion};
 use themis_messages::limits::RESOLVE_DEADLINE;
 use themis_messages::manifest::Target;
-use themis_messages::registry::{InstallRequest, Planned, RegistryError, Release, Resolved, Wanted};
+use themis_messages::registry::{
+    InstallRequest, Planned, RegistryError, Release, Resolved, Wanted,
+};
 
 use super::client::RegistrySettings;
 use super::index::Offer;
@@ -40,7 +42,9 @@ pub fn choose(
     let locked = installed.clone().map(|it| (it.plugin.clone(), it.version.clone()));
     let update = match request.update {
         // Everything, or what was named.
-        true if request.wanted.is_empty() => installed.clone().map(|it| it.plugin.clone()).collect(),
+        true if request.wanted.is_empty() => {
+            installed.clone().map(|it| it.plugin.clone()).collect()
+        }
         true => request.wanted.iter().map(|it| it.plugin.clone()).collect(),
         false => BTreeSet::new(),
     };
@@ -60,9 +64,8 @@ pub fn choose(
     let started = Instant::now();
     let spent = || started.elapsed() >= RESOLVE_DEADLINE;
     let limits = Limits { spent: &spent, budget: RESOLVE_DEADLINE, decisions: DECISIONS_MAX };
-    let plan = resolve(&offer.index, &request, &limits).map_err(|error| RegistryError::Resolve {
-        code: error.code(),
-        message: error.to_string(),
+    let plan = resolve(&offer.index, &request, &limits).map_err(|error| {
+        RegistryError::Resolve { code: error.code(), message: error.to_string() }
     })?;
     let steps = plan.steps.into_iter().map(|step| Planned {
         plugin: step.plugin,

@@ -80,7 +80,9 @@ pub enum PublishError {
     #[error("{0}")]
     Bundle(AdmitError),
     /// A version with other contents is published.
-    #[error("{plugin} {version} is published with other contents ({published}; this is {offered}): a version never changes, publish a new one")]
+    #[error(
+        "{plugin} {version} is published with other contents ({published}; this is {offered}): a version never changes, publish a new one"
+    )]
     Published {
         /// The plugin.
         plugin: PluginName,
@@ -100,7 +102,9 @@ pub enum PublishError {
         version: PluginVersion,
     },
     /// There are fewer keys than have to sign.
-    #[error("{role} metadata needs {threshold} signatures, and {keys} has {present} of its keys: put the others there")]
+    #[error(
+        "{role} metadata needs {threshold} signatures, and {keys} has {present} of its keys: put the others there"
+    )]
     Keys {
         /// Whose metadata.
         role: &'static str,
@@ -291,16 +295,38 @@ impl Registry {
         self.sign(validity, Vec::new(), |editor| editor.add_target(name, target).map(drop)).await
     }
 
-    /// What is published now, verified.
+    /// What is published now, verified. Right after a change of keys, also when that was cut short, it is still signed
+    /// with the old ones: then it is what the root before vouches for.
     async fn load(&self) -> Result<Repository, PublishError> {
-        let root = root::newest(&self.metadata())?;
-        let bytes = std::fs::read(&root).map_err(io(&root, "read"))?;
+        let newest = root::newest(&self.metadata())?;
+        let loaded = self.load_from(&self.metadata(), &newest).await;
+        let signed_before = |error: &PublishError| {
+            let PublishError::Tuf { error, .. } = error else { return false };
+            matches!(**error, tough::error::Error::VerifyMetadata { .. })
+        };
+        if !loaded.as_ref().is_err_and(signed_before) {
+            return loaded;
+        }
+        let scratch = tempfile::tempdir_in(&self.dir).map_err(io(&self.dir, "write in"))?;
+        for entry in std::fs::read_dir(self.metadata()).map_err(io(&self.metadata(), "read"))? {
+            let from = entry.map_err(io(&self.metadata(), "read"))?.path();
+            if from != newest {
+                let to = scratch.path().join(from.file_name().unwrap_or_default());
+                std::fs::copy(&from, &to).map_err(io(&from, "copy"))?;
+            }
+        }
+        let before = root::newest(scratch.path())?;
+        self.load_from(scratch.path(), &before).await
+    }
+
+    async fn load_from(&self, metadata: &Path, root: &Path) -> Result<Repository, PublishError> {
+        let bytes = std::fs::read(root).map_err(io(root, "read"))?;
         let base = |dir: &Path| {
             let dir = dir.canonicalize().map_err(io(dir, "open"))?;
             Url::from_directory_path(&dir)
                 .map_err(|()| PublishError::NotARegistry { dir: self.dir.clone() })
         };
-        RepositoryLoader::new(&bytes, base(&self.metadata())?, base(&self.targets())?)
+        RepositoryLoader::new(&bytes, base(metadata)?, base(&self.targets())?)
             .transport(FilesystemTransport)
             .expiration_enforcement(ExpirationEnforcement::Unsafe)
             .load()

@@ -9,7 +9,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use sha2::{Digest as _, Sha256};
 
 /// What TLS trusts.
@@ -53,7 +55,8 @@ pub fn client(trust: &TlsTrust) -> Result<ClientConfig, TlsError> {
     let chain = chain.build().map_err(|error| library(&error))?;
     let verifier = Arc::new(Pinned { chain, pins: trust.pins.clone() });
     // The library's oldest version is 1.2.
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let versions = versions.map_err(|error| library(&error))?;
     Ok(versions.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }

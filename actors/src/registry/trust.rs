@@ -261,7 +261,8 @@ fn refused(error: &TufError) -> RegistryError {
             metadata(role(it), Fault::Expired, why.to_owned())
         }
         TufError::OlderMetadata { role: it, current_version, new_version, .. } => {
-            let fault = if matches!(it, RoleType::Root) { Fault::RootChain } else { Fault::Rollback };
+            let fault =
+                if matches!(it, RoleType::Root) { Fault::RootChain } else { Fault::Rollback };
             let why = format!("version {new_version} comes after {current_version}");
             metadata(role(it), fault, why)
         }
@@ -328,13 +329,20 @@ mod tests {
 
     #[test]
     fn only_what_a_registry_has_is_fetched() {
-        let asked = |path: &str| is_metadata(&format!("https://x/metadata/{path}").parse().unwrap());
+        let asked =
+            |path: &str| is_metadata(&format!("https://x/metadata/{path}").parse().unwrap());
         for path in ["1.root.json", "timestamp.json", "12.snapshot.json", "3.targets.json"] {
             assert!(asked(path), "{path}");
         }
-        for path in
-            ["root.json", "evil.json", "1.evil.json", ".root.json", "-1.root.json", "1.root.json/x", ""]
-        {
+        for path in [
+            "root.json",
+            "evil.json",
+            "1.evil.json",
+            ".root.json",
+            "-1.root.json",
+            "1.root.json/x",
+            "",
+        ] {
             assert!(!asked(path), "{path}");
         }
     }

@@ -71,9 +71,7 @@ async fn next(telling: Telling) -> Option<(Result<Bytes, std::convert::Infallibl
     Some((Ok(Bytes::from(format!("{value}\n"))), telling))
 }
 
-fn outcome(
-    ended: Result<Result<InstallReport, RegistryError>, tokio::task::JoinError>,
-) -> Value {
+fn outcome(ended: Result<Result<InstallReport, RegistryError>, tokio::task::JoinError>) -> Value {
     let error = |code: &str, message: String| json!({"error": {"code": code, "message": message}});
     match ended {
         Ok(Ok(report)) => json!({ "result": report }),

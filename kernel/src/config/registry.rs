@@ -128,7 +128,8 @@ fn address(source: &Source<'_>, text: &Spanned<String>) -> Result<Url, ConfigErr
 fn pin(source: &Source<'_>, text: &Spanned<String>) -> Result<[u8; PIN_BYTES], ConfigError> {
     let mut pin = [0; PIN_BYTES];
     hex::decode_to_slice(text.get_ref(), &mut pin).map_err(|error| {
-        let what = format!("want the SHA-256 of a public key (SPKI), 64 hexadecimal digits: {error}");
+        let what =
+            format!("want the SHA-256 of a public key (SPKI), 64 hexadecimal digits: {error}");
         source.invalid(text.span(), what)
     })?;
     Ok(pin)
@@ -157,7 +158,8 @@ fn token(source: &Source<'_>, path: &Spanned<String>) -> Result<String, ConfigEr
     let (file, place) = open(source, path)?;
     let mode = file.metadata().map_err(|error| failed(&place, "stat", &error))?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        let what = format!("{} can be read by others (mode {mode:04o}): run `chmod 600`", place.display());
+        let what =
+            format!("{} can be read by others (mode {mode:04o}): run `chmod 600`", place.display());
         return Err(source.invalid(path.span(), what));
     }
     let text = String::from_utf8(bytes(source, path)?);

@@ -193,7 +193,9 @@ pub enum RegistryError {
     #[error("{0}")]
     Fetch(FetchFailure),
     /// It was tried until there was no time left.
-    #[error("the registry has no answer after {attempts} attempts in {elapsed:.1?} (the limit is {limit:?}); last: {last}")]
+    #[error(
+        "the registry has no answer after {attempts} attempts in {elapsed:.1?} (the limit is {limit:?}); last: {last}"
+    )]
     OutOfTime {
         /// How often.
         attempts: u32,
@@ -215,7 +217,9 @@ pub enum RegistryError {
         why: String,
     },
     /// What is remembered of the registry cannot be read.
-    #[error("what is remembered of {registry} is damaged ({what}); without it a rollback of the registry would not be seen. Reset it with `themis registry trust --reset` once you know why")]
+    #[error(
+        "what is remembered of {registry} is damaged ({what}); without it a rollback of the registry would not be seen. Reset it with `themis registry trust --reset` once you know why"
+    )]
     Memory {
         /// The registry.
         registry: String,
@@ -231,7 +235,9 @@ pub enum RegistryError {
         what: String,
     },
     /// One version with two contents.
-    #[error("{plugin} {version} was {seen} and is now {now}: a published version never changes, so one of the two is not the publisher's. Nothing was installed")]
+    #[error(
+        "{plugin} {version} was {seen} and is now {now}: a published version never changes, so one of the two is not the publisher's. Nothing was installed"
+    )]
     Equivocation {
         /// The plugin.
         plugin: PluginName,
@@ -251,7 +257,9 @@ pub enum RegistryError {
         message: String,
     },
     /// The bytes are not those that were signed for.
-    #[error("{plugin} {version}: the bundle from {url} is not what the registry's metadata says: {what}. Nothing was installed")]
+    #[error(
+        "{plugin} {version}: the bundle from {url} is not what the registry's metadata says: {what}. Nothing was installed"
+    )]
     Digest {
         /// The plugin.
         plugin: PluginName,
@@ -275,7 +283,9 @@ pub enum RegistryError {
         message: String,
     },
     /// The publisher's manifest says something else than the registry.
-    #[error("{plugin} {version}: its signed manifest and the registry's entry differ in {field}: the publisher says {manifest}, the registry {entry}. The publisher counts, and the registry is not believed")]
+    #[error(
+        "{plugin} {version}: its signed manifest and the registry's entry differ in {field}: the publisher says {manifest}, the registry {entry}. The publisher counts, and the registry is not believed"
+    )]
     Differs {
         /// The plugin.
         plugin: PluginName,
@@ -297,7 +307,9 @@ pub enum RegistryError {
         what: Vec<String>,
     },
     /// An older version than the one that was installed.
-    #[error("{plugin} {version} is older than {floor}, below which nothing is installed any more; repeat with --downgrade if that is meant")]
+    #[error(
+        "{plugin} {version} is older than {floor}, below which nothing is installed any more; repeat with --downgrade if that is meant"
+    )]
     Downgrade {
         /// The plugin.
         plugin: PluginName,
@@ -313,7 +325,9 @@ pub enum RegistryError {
         what: String,
     },
     /// The publisher's key is not among those the operator trusts.
-    #[error("{plugin} is signed with key {key}, which is not trusted for it: add its public key to [[trusted_key]] if it should be. A key that a registry serves is never used")]
+    #[error(
+        "{plugin} is signed with key {key}, which is not trusted for it: add its public key to [[trusted_key]] if it should be. A key that a registry serves is never used"
+    )]
     Publisher {
         /// The plugin.
         plugin: PluginName,
@@ -396,7 +410,9 @@ impl RegistryError {
             Self::Memory { .. } => "registry.memory",
             Self::Entry { .. } => "registry.entry",
             Self::Equivocation { .. } => "registry.equivocation",
-            Self::Resolve { code, .. } | Self::Bundle { code, .. } | Self::Load { code, .. } => code,
+            Self::Resolve { code, .. } | Self::Bundle { code, .. } | Self::Load { code, .. } => {
+                code
+            }
             Self::Digest { .. } => "registry.digest",
             Self::Differs { .. } => "registry.differs",
             Self::Approval { .. } => "registry.approval",

@@ -128,7 +128,11 @@ impl Registry {
     }
 
     /// Signs root metadata with its own keys and those of the one before, as far as they are here.
-    async fn write_root(&self, root: Root, before: Option<&Signed<Root>>) -> Result<(), PublishError> {
+    async fn write_root(
+        &self,
+        root: Root,
+        before: Option<&Signed<Root>>,
+    ) -> Result<(), PublishError> {
         let files = keys::of_role(&self.keys(), "root").map_err(io(&self.keys(), "read"))?;
         let sources: Vec<Box<dyn KeySource>> =
             files.into_iter().map(|it| Box::new(KeyFile(it)) as _).collect();

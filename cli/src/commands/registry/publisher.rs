@@ -105,11 +105,8 @@ fn wait<T>(work: impl Future<Output = Result<T, PublishError>>) -> Result<T, Fai
 
 pub(crate) fn init(arguments: &Init, printer: Printer) -> Result<(), Failure> {
     let Init { dir, root_keys, threshold, validity } = arguments;
-    let founding = Founding {
-        root_keys: *root_keys,
-        threshold: *threshold,
-        validity: validity.validity(),
-    };
+    let founding =
+        Founding { root_keys: *root_keys, threshold: *threshold, validity: validity.validity() };
     let registry = wait(Registry::init(dir, founding))?;
     let (public, keys) = (registry.public(), registry.keys());
     let root = public.join("metadata/1.root.json");

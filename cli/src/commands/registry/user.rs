@@ -134,13 +134,7 @@ fn told(report: &InstallReport) -> String {
     let rows = report.installed.iter().map(|it| {
         let before = it.replaced.as_ref().map_or_else(|| "new".to_owned(), ToString::to_string);
         let serves = if it.serves { "serves" } else { "installed" };
-        [
-            it.plugin.to_string(),
-            it.version.to_string(),
-            before,
-            serves.to_owned(),
-            it.path.clone(),
-        ]
+        [it.plugin.to_string(), it.version.to_string(), before, serves.to_owned(), it.path.clone()]
     });
     let kept = report.unchanged.iter().map(|it| {
         let (plugin, version) = (it.plugin.to_string(), it.version.to_string());

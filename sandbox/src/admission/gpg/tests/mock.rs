@@ -104,7 +104,11 @@ fn open_files_are_named_by_their_descriptors() {
 fn a_link_to_the_program_is_resolved_before_it_is_run() {
     let mock = Mock::new("printf '%s' \"$0\"");
     std::os::unix::fs::symlink(mock.path("gpg"), mock.path("link")).unwrap();
-    let gpg = crate::admission::gpg::Gpg::new(mock.path("link"), mock.path("home"), mock.path("home/pub.gpg"));
+    let gpg = crate::admission::gpg::Gpg::new(
+        mock.path("link"),
+        mock.path("home"),
+        mock.path("home/pub.gpg"),
+    );
     let result = gpg.run_gpg_verify(&mock.path("data.sig"), &mock.path("data")).unwrap();
     let real = mock.path("gpg").canonicalize().unwrap();
     assert_eq!(result.output.status.kept, real.as_os_str().as_bytes());
@@ -193,8 +197,9 @@ fn what_cannot_be_started_is_said() {
 fn gpg_is_not_run_for_what_it_should_not_read() {
     let mock = Mock::new("touch \"$DIR/ran\"");
     let (sig, data) = (mock.path("data.sig"), mock.path("data"));
-    let code =
-        |gpg: &crate::admission::gpg::Gpg| gpg.verify(&sig, &data, &pins(&[SIGNER])).unwrap_err().code();
+    let code = |gpg: &crate::admission::gpg::Gpg| {
+        gpg.verify(&sig, &data, &pins(&[SIGNER])).unwrap_err().code()
+    };
     assert_eq!(
         mock.gpg().verify(&sig, &data, &pins(&[])).unwrap_err().code(),
         "gpg.nothing_pinned"
@@ -204,8 +209,11 @@ fn gpg_is_not_run_for_what_it_should_not_read() {
     assert_eq!(mock.run().unwrap_err().code(), "gpg.signature_too_large");
     write(&sig, b"");
     assert_eq!(code(&mock.gpg()), "gpg.signature_empty");
-    let gone =
-        crate::admission::gpg::Gpg::new("/nonexistent/gpg", mock.path("home"), mock.path("home/pub.gpg"));
+    let gone = crate::admission::gpg::Gpg::new(
+        "/nonexistent/gpg",
+        mock.path("home"),
+        mock.path("home/pub.gpg"),
+    );
     write(&sig, &[0xc2, 1, 4]);
     assert_eq!(code(&gone), "gpg.program_missing");
     assert!(!mock.path("ran").exists());

@@ -1,0 +1,367 @@
+//! Installing: what is wanted with all that it needs, or nothing at all.
+
+use serde_json::json;
+use themis_kernel::Kernel;
+
+use super::*;
+
+/// Starts a kernel off the runtime's threads.
+async fn start(config: Config) -> Kernel {
+    Kernel::start(config).await.unwrap()
+}
+
+async fn install(kernel: &Kernel, request: InstallRequest) -> Result<Vec<String>, RegistryError> {
+    let report = kernel.marketplace().install(request, None).await?;
+    Ok(report.installed.iter().map(|it| format!("{} {}", it.plugin, it.version)).collect())
+}
+
+/// What lies below a plugin root, hidden places included.
+fn below(site: &Site) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in std::fs::read_dir(site.root()).unwrap() {
+        let name = name.unwrap().path();
+        for version in std::fs::read_dir(&name).unwrap() {
+            let version = version.unwrap().path();
+            found.push(version.strip_prefix(site.root()).unwrap().display().to_string());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn what_is_installed_loads_and_is_updated_while_it_serves() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    assert_eq!(install(&kernel, wanted(&["counter@^1"])).await.unwrap(), ["counter 1.0.0"]);
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    let counter = kernel.loader().load("counter/1.0.0", None).await.unwrap();
+    published.add(&Fixture::c("counter.c", "counter", "1.1.0")).await;
+    published.publish().await;
+    assert!(install(&kernel, wanted(&["counter@^1"])).await.unwrap().is_empty(), "it is there");
+    let update = InstallRequest { update: true, ..InstallRequest::default() };
+    let report = kernel.marketplace().install(update, None).await.unwrap();
+    assert!(report.installed[0].serves);
+    assert_eq!(
+        counter.call_async("version", Vec::new()).await.unwrap().served_by.version.to_string(),
+        "1.1.0"
+    );
+    let stats = kernel.marketplace().last_request_stats().await.unwrap().unwrap();
+    assert!(stats.attempts >= 1 && stats.bytes > 0 && !stats.from_cache);
+    let events: Vec<_> = kernel.audit_records(0, 100).await.unwrap();
+    let fetched = events.iter().filter(|it| format!("{:?}", it.event) == "Fetch").count();
+    assert_eq!(fetched, 2, "every download is recorded");
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_plugin_needs_comes_along_and_in_order() {
+    let published = Published::new(&["1.0.0"]).await;
+    let needs = json!({"counter": "^1"});
+    published.add(&Fixture::c("counter.c", "user", "1.0.0").with("dependencies", needs)).await;
+    published.publish().await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    let market = kernel.marketplace();
+    let found = market.resolve(&"user".parse().unwrap(), "*".parse().unwrap()).await.unwrap();
+    let plan: Vec<_> = found.plan.iter().map(|step| step.plugin.as_str()).collect();
+    assert_eq!(plan, ["counter", "user"]);
+    assert!(found.url.starts_with(&web.url), "{}", found.url);
+    assert_eq!(install(&kernel, wanted(&["user"])).await.unwrap(), ["counter 1.0.0", "user 1.0.0"]);
+    assert_eq!(below(&site), ["counter/1.0.0", "user/1.0.0"]);
+    for (asked, code) in [
+        ("nothing", "resolve.missing"),
+        ("counter@^2", "resolve.no_version"),
+        ("counter@^1.0.1", "resolve.no_version"),
+    ] {
+        assert_eq!(install(&kernel, wanted(&[asked])).await.unwrap_err().code(), code, "{asked}");
+    }
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn nothing_is_installed_of_what_is_not_whole_and_right() {
+    type Change = fn(&Published);
+    fn bundle(published: &Published) -> PathBuf {
+        let dir = published.public().join("targets/counter");
+        std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
+    }
+    let cases: [(&str, Change, &str); 6] = [
+        (
+            "one bit",
+            |published| {
+                let path = bundle(published);
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[100] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            },
+            "registry.digest",
+        ),
+        (
+            "cut short",
+            |published| {
+                let path = bundle(published);
+                let bytes = std::fs::read(&path).unwrap();
+                std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+            },
+            "registry.digest",
+        ),
+        (
+            "a page in its place",
+            |published| std::fs::write(bundle(published), "<html>log in</html>").unwrap(),
+            "registry.digest",
+        ),
+        (
+            "gone",
+            |published| std::fs::remove_file(bundle(published)).unwrap(),
+            "registry.not_found",
+        ),
+        (
+            "a need that its publisher did not sign",
+            |published| {
+                published.forge_targets(1, |signed| {
+                    let target = &mut signed["targets"]["counter/counter-1.0.0.tdb"];
+                    target["custom"]["themis"]["capabilities"] = json!([]);
+                });
+            },
+            "registry.differs",
+        ),
+        (
+            "another name",
+            |published| {
+                published.forge_targets(1, |signed| {
+                    let target = signed["targets"]["counter/counter-1.0.0.tdb"].take();
+                    signed["targets"] = json!({"../../etc/counter-1.0.0.tdb": target});
+                });
+            },
+            "resolve.missing",
+        ),
+    ];
+    for (what, change, code) in cases {
+        let published = Published::new(&["1.0.0"]).await;
+        change(&published);
+        let web = Web::serve(published.public());
+        let (site, config) = published.host(&web);
+        let kernel = start(config).await;
+        let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+        assert_eq!(error.code(), code, "{what}: {error}");
+        assert!(below(&site).is_empty(), "{what}");
+        assert!(!site.path().join("themis.lock").exists(), "{what}");
+        kernel.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn only_pinned_publishers_count() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, mut config) = published.host(&web);
+    config.trusted_keys = site.config(&[]).trusted_keys;
+    let kernel = start(config).await;
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.publisher", "{error}");
+    assert!(below(&site).is_empty());
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_version_has_one_content_for_ever() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let other = published.bundle(&Fixture::c("counter.c", "counter", "1.0.0").data("data/x", b"x"));
+    let refused = published.registry.add(&other, &published.site.key.public_key()).await;
+    assert_eq!(refused.unwrap_err().code(), "publish.published");
+    published.forge_targets(1, |signed| {
+        let target = &mut signed["targets"]["counter/counter-1.0.0.tdb"];
+        target["hashes"]["sha256"] = json!("00".repeat(32));
+    });
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.equivocation", "{error}");
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_is_kept_and_not_given_out() {
+    let published = Published::new(&["1.0.0", "1.1.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let yank = async |version: &str| {
+        let (plugin, version) = ("counter".parse().unwrap(), version.parse().unwrap());
+        published.registry.yank(&plugin, &version, true, Validity::default()).await.unwrap();
+    };
+    yank("1.1.0").await;
+    assert!(install(&kernel, wanted(&["counter"])).await.unwrap().is_empty(), "it stays");
+    kernel.shutdown().await;
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    assert_eq!(install(&kernel, wanted(&["counter"])).await.unwrap(), ["counter 1.0.0"]);
+    yank("1.0.0").await;
+    let error = install(&kernel, wanted(&["counter@1.1.0"])).await.unwrap_err();
+    assert_eq!(error.code(), "resolve.yanked", "{error}");
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_an_update_adds_has_to_be_agreed_to() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    published.add(&Fixture::c("counter.c", "helper", "1.0.0")).await;
+    let update = Fixture::c("counter.c", "counter", "1.1.0");
+    published.add(&update.with("dependencies", json!({"helper": "^1"}))).await;
+    published.publish().await;
+    let update = InstallRequest { update: true, ..InstallRequest::default() };
+    let error = install(&kernel, update.clone()).await.unwrap_err();
+    assert_eq!(error.code(), "registry.approval", "{error}");
+    assert!(error.to_string().contains("it needs helper"), "{error}");
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    let approved = InstallRequest { approve: true, ..update };
+    assert_eq!(install(&kernel, approved).await.unwrap(), ["helper 1.0.0", "counter 1.1.0"]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_older_version_is_only_installed_on_purpose() {
+    let published = Published::new(&["1.0.0", "1.1.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let older = wanted(&["counter@1.0.0"]);
+    assert_eq!(install(&kernel, older.clone()).await.unwrap_err().code(), "registry.downgrade");
+    let meant = InstallRequest { downgrade: true, ..older };
+    assert_eq!(install(&kernel, meant).await.unwrap(), ["counter 1.0.0"]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_here_installs_without_a_network() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config.clone()).await;
+    let offline = InstallRequest { offline: true, ..InstallRequest::default() };
+    let nothing = install(&kernel, InstallRequest { offline: true, ..wanted(&["counter"]) }).await;
+    assert_eq!(nothing.unwrap_err().code(), "registry.offline");
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    kernel.shutdown().await;
+    drop(web);
+    std::fs::remove_dir_all(site.root().join("counter")).unwrap();
+    let kernel = start(config.clone()).await;
+    assert_eq!(install(&kernel, offline.clone()).await.unwrap(), ["counter 1.0.0"]);
+    kernel.shutdown().await;
+    // What was kept is hashed again: an edited file is as good as none.
+    let kept = std::fs::read_dir(config.data_dir.join("bundles")).unwrap().next().unwrap().unwrap();
+    std::fs::write(kept.path(), b"something else").unwrap();
+    std::fs::remove_dir_all(site.root().join("counter")).unwrap();
+    let kernel = start(config).await;
+    assert_eq!(install(&kernel, offline).await.unwrap_err().code(), "registry.offline");
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_transfer_goes_on_where_it_broke_off() {
+    let published = Published::new(&["1.0.0"]).await;
+    let (public, tries) = (published.public(), Mutex::new(0));
+    let web = Web::start(move |seen| {
+        if !seen.path.ends_with(".tdb") {
+            return file(&public, seen);
+        }
+        let mut tries = tries.lock().unwrap();
+        *tries += 1;
+        if *tries > 1 {
+            return file(&public, seen);
+        }
+        let bytes = std::fs::read(public.join(seen.path.trim_start_matches('/'))).unwrap();
+        let answer = Answer::status(200).header("Content-Length", &bytes.len().to_string());
+        answer
+            .header("ETag", &format!("\"{:x}\"", bytes.len()))
+            .then(Piece::Bytes(bytes[..1000].to_vec()))
+    });
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let ranges: Vec<Option<String>> = web
+        .seen()
+        .iter()
+        .filter(|seen| seen.path.ends_with(".tdb"))
+        .map(|seen| seen.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(ranges, [None, Some("bytes=1000-".to_owned())]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_part_of_something_else_is_thrown_away() {
+    let published = Published::new(&["1.0.0"]).await;
+    let (public, tries) = (published.public(), Mutex::new(0));
+    let web = Web::start(move |seen| {
+        if !seen.path.ends_with(".tdb") {
+            return file(&public, seen);
+        }
+        let mut tries = tries.lock().unwrap();
+        *tries += 1;
+        let bytes = std::fs::read(public.join(seen.path.trim_start_matches('/'))).unwrap();
+        if *tries > 1 {
+            return file(&public, seen);
+        }
+        let answer = Answer::status(200).header("Content-Length", &bytes.len().to_string());
+        answer.header("ETag", &format!("\"{:x}\"", bytes.len())).then(Piece::Bytes(vec![7; 1000]))
+    });
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    assert_eq!(install(&kernel, wanted(&["counter"])).await.unwrap(), ["counter 1.0.0"]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_ask_once() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, config) = published.host(&web);
+    let kernel = Arc::new(start(config).await);
+    let asked = (0..1_000).map(|_| {
+        let market = kernel.marketplace();
+        tokio::spawn(async move {
+            market.resolve(&"counter".parse().unwrap(), "*".parse().unwrap()).await
+        })
+    });
+    for asked in asked.collect::<Vec<_>>() {
+        asked.await.unwrap().unwrap();
+    }
+    let requests = web.seen().len();
+    assert!(requests < 100, "{requests} requests for 1,000 questions");
+    Arc::try_unwrap(kernel).unwrap().shutdown().await;
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_load_changes_nothing() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let counter = kernel.loader().load("counter/1.0.0", None).await.unwrap();
+    published.add(&Fixture::c("fail_init.c", "counter", "1.1.0")).await;
+    published.publish().await;
+    let lock = std::fs::read(site.path().join("themis.lock")).unwrap();
+    let update = InstallRequest { update: true, ..InstallRequest::default() };
+    let error = install(&kernel, update).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Load { .. }), "{error}");
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    assert_eq!(std::fs::read(site.path().join("themis.lock")).unwrap(), lock);
+    let answer = counter.call_async("version", Vec::new()).await.unwrap();
+    assert_eq!(answer.served_by.version.to_string(), "1.0.0");
+    kernel.shutdown().await;
+}
