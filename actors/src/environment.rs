@@ -1,6 +1,6 @@
 //! What every actor is given when it starts: the operator's choices and the ways to the other roles.
 //!
-//! Nothing here changes while the kernel runs, but for the number of the next generation.
+//! Nothing here changes while the kernel runs, but for the number of the next generation and the marketplace's floors.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use themis_messages::admit::AdmitError;
 use themis_messages::audit::AuditEntry;
-use themis_messages::ids::{GenerationId, PluginName};
+use themis_messages::ids::{GenerationId, PluginName, PluginVersion};
 use themis_messages::lifecycle::{KernelFault, MapError};
 use themis_messages::limits::{
     AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, REGISTRY_QUEUE,
@@ -311,6 +313,8 @@ pub struct Environment {
     pub since: Instant,
     /// Faults on purpose; none outside tests.
     pub drill: Drill,
+    /// Below which versions the marketplace lets nothing load any more, besides the configuration's own floors.
+    floors: Mutex<BTreeMap<PluginName, PluginVersion>>,
     next_generation: AtomicU64,
 }
 
@@ -325,6 +329,7 @@ impl Environment {
             events: Events::default(),
             since: Instant::now(),
             drill: Drill::default(),
+            floors: Mutex::default(),
             next_generation: AtomicU64::new(1),
         })
     }
@@ -333,6 +338,37 @@ impl Environment {
     #[must_use]
     pub fn next_generation(&self) -> GenerationId {
         GenerationId(self.next_generation.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether the marketplace still lets a version load.
+    ///
+    /// # Errors
+    /// [`AdmitError::BelowFloor`].
+    pub fn check_floor(
+        &self,
+        name: &PluginName,
+        version: &PluginVersion,
+    ) -> Result<(), AdmitError> {
+        let floor = self.floors.lock().get(name).filter(|floor| version < *floor).cloned();
+        let below = floor.map(|floor| AdmitError::BelowFloor {
+            name: name.clone(),
+            version: version.clone(),
+            floor,
+        });
+        below.map_or(Ok(()), Err)
+    }
+
+    /// Sets a floor, higher or lower than it was, or takes it away; answers what it was.
+    pub fn set_floor(
+        &self,
+        name: &PluginName,
+        floor: Option<PluginVersion>,
+    ) -> Option<PluginVersion> {
+        let mut floors = self.floors.lock();
+        match floor {
+            Some(floor) => floors.insert(name.clone(), floor),
+            None => floors.remove(name),
+        }
     }
 
     /// Appends to the audit log and waits until the record is durable.

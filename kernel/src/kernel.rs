@@ -26,6 +26,7 @@ use themis_messages::limits::{
 };
 use themis_messages::sandbox::{Limits, SandboxError};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
+use themis_persistence::registry::{NoteError, floors};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
 use themis_sandbox::process::{Options, Workers};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("{0}")]
     Store(StoreError),
+    /// What the marketplace lets load cannot be read: without it, versions that were replaced for a reason would load.
+    #[error("{0}")]
+    Floors(NoteError),
     /// The directory for private copies of images cannot be made.
     #[error("{path}: cannot be made: {error}", path = path.display())]
     Scratch {
@@ -90,6 +94,7 @@ impl StartError {
         match self {
             Self::PluginRoot(error) => error.code(),
             Self::Store(error) => error.code(),
+            Self::Floors(_) => "registry.memory",
             Self::Scratch { .. } => "start.scratch",
             Self::Socket { .. } => "start.socket",
             Self::Metrics { .. } => "start.metrics",
@@ -198,10 +203,11 @@ impl Kernel {
         let made = scratch.clone();
         let opened = work::run("store", AUDIT_DEADLINE, move || {
             let store = Store::open(&data_dir)?;
-            Ok((store, make_private(&made)))
+            let floors = floors(&store);
+            Ok((store, floors, make_private(&made)))
         });
         let opened = opened.await;
-        let (mut store, made) = match opened {
+        let (mut store, floors, made) = match opened {
             Ok(opened) => opened.map_err(StartError::Store)?,
             Err(error) => return Err(KernelFault::Audit { what: error.to_string() }.into()),
         };
@@ -237,6 +243,9 @@ impl Kernel {
             (&environment.settings.workers.workers, config.default_tier)
         {
             workers.prewarm();
+        }
+        for (plugin, floor) in floors.map_err(StartError::Floors)? {
+            environment.set_floor(&plugin, Some(floor));
         }
         let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
         let control = Control { executor, environment, actor: "host".into() };

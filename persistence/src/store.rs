@@ -193,7 +193,7 @@ impl Store {
         &self,
         space: &'static str,
         prefix: &[u8],
-    ) -> Result<Vec<(Box<[u8]>, Box<[u8]>)>, StoreError> {
+    ) -> Result<Vec<Pair>, StoreError> {
         let from = IteratorMode::From(prefix, Direction::Forward);
         let mut found = Vec::new();
         // The database goes on past the prefix; this does not.
@@ -242,6 +242,9 @@ impl Store {
         batch.commit(Durability::Synced)
     }
 }
+
+/// A key and its value.
+pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
 
 /// Writes that happen together.
 pub(crate) struct Batch<'a> {

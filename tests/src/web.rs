@@ -275,10 +275,11 @@ async fn send<S: AsyncWrite + Unpin>(
         match piece {
             Piece::Bytes(bytes) => stream.write_all(&bytes).await?,
             Piece::Drip(bytes, apart) => {
+                let mut drops = tokio::time::interval(apart);
                 for byte in bytes {
+                    drops.tick().await;
                     stream.write_all(&[byte]).await?;
                     stream.flush().await?;
-                    tokio::time::sleep(apart).await;
                 }
             }
             Piece::Hang => std::future::pending().await,

@@ -141,9 +141,19 @@ impl Installation<'_> {
             ready.push(self.prepare(release, staging.path()).await?);
         }
         let placed = self.place(&ready).await?;
+        // What is about to load is above its floor, or somebody meant it to be below.
+        let floors = |it: &Ready| {
+            let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
+            let before = self.environment.set_floor(&plugin, Some(version));
+            (plugin, before)
+        };
+        let floors: Vec<_> = ready.iter().map(floors).collect();
         match self.finish(&ready).await {
             Ok(installed) => report.installed = installed,
             Err(error) => {
+                for (plugin, before) in floors {
+                    self.environment.set_floor(&plugin, before);
+                }
                 take_away(placed).await;
                 return Err(error);
             }
@@ -159,15 +169,22 @@ impl Installation<'_> {
             self.recall::<Digest>(Note::Seen(plugin.clone(), version.clone())).await?
             && seen != release.sha256
         {
-            return Err(RegistryError::Equivocation { plugin, version, seen, now: release.sha256 });
+            let (seen, now) = (Box::new(seen), Box::new(release.sha256));
+            return Err(RegistryError::Equivocation { plugin, version, seen, now });
         }
         let floor = self.recall::<PluginVersion>(Note::Floor(plugin.clone())).await?;
         if let Some(floor) = floor.filter(|floor| version < *floor && !self.request.downgrade) {
             return Err(RegistryError::Downgrade { plugin, version, floor });
         }
-        let Some(before) = self.lock.find(&plugin).filter(|_| !self.request.approve) else {
+        let home = self.settings.anchor.home.to_string();
+        let Some(before) = self.lock.find(&plugin) else { return Ok(()) };
+        if before.registry != home {
+            let bound = Box::new((before.registry.clone(), home));
+            return Err(RegistryError::Bound { plugin, bound });
+        }
+        if self.request.approve {
             return Ok(());
-        };
+        }
         match plan::news(&before.release, release) {
             what if what.is_empty() => Ok(()),
             what => Err(RegistryError::Approval { plugin, what }),
@@ -370,7 +387,8 @@ fn agree(bundle: &VerifiedBundle, release: &Release) -> Result<(), RegistryError
     let entry = super::entry::Entry::of(manifest, summary.manifest_digest, &summary.signature);
     let Some((field, manifest, entry)) = entry.difference(release) else { return Ok(()) };
     let (plugin, version) = (release.plugin.clone(), release.version.clone());
-    Err(RegistryError::Differs { plugin, version, field, manifest, entry })
+    let both = Box::new((manifest, entry));
+    Err(RegistryError::Differs { plugin, version, field, both })
 }
 
 fn refused(release: &Release, error: &AdmitError) -> RegistryError {

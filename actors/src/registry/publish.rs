@@ -260,10 +260,7 @@ impl Registry {
             targets.push((target_name(plugin, version), target));
         }
         let published = self.sign(validity, added, |editor| {
-            for (name, target) in targets {
-                editor.add_target(name, target)?;
-            }
-            Ok(())
+            targets.into_iter().try_for_each(|(name, target)| list(editor, name, target))
         });
         let published = published.await?;
         for bundle in self.staged_bundles()? {
@@ -292,7 +289,7 @@ impl Registry {
         };
         let target = entry.yanked(yanked).target(sha256, bytes);
         let name = target_name(plugin, version);
-        self.sign(validity, Vec::new(), |editor| editor.add_target(name, target).map(drop)).await
+        self.sign(validity, Vec::new(), |editor| list(editor, name, target)).await
     }
 
     /// What is published now, verified. Right after a change of keys, also when that was cut short, it is still signed
@@ -353,7 +350,7 @@ impl Registry {
         &self,
         validity: Validity,
         added: Vec<(PluginName, PluginVersion)>,
-        change: impl FnOnce(&mut RepositoryEditor) -> Result<(), tough::error::Error>,
+        change: impl FnOnce(&mut RepositoryEditor) -> Result<(), PublishError>,
     ) -> Result<Published, PublishError> {
         let repository = self.load().await?;
         let next = |version: NonZeroU64| version.saturating_add(1);
@@ -365,7 +362,7 @@ impl Registry {
         let root = root::newest(&self.metadata())?;
         let editor = RepositoryEditor::from_repo(&root, repository).await;
         let mut editor = editor.map_err(PublishError::tuf("read what is published"))?;
-        change(&mut editor).map_err(PublishError::tuf("add to what is published"))?;
+        change(&mut editor)?;
         let (signed, expires) = self.signed(editor, versions, validity).await?;
         self.write_metadata(&signed).await?;
         let releases = self.load().await?.all_targets().count();
@@ -427,6 +424,10 @@ impl Registry {
         found.sort();
         Ok(found)
     }
+}
+
+fn list(editor: &mut RepositoryEditor, name: String, target: Target) -> Result<(), PublishError> {
+    editor.add_target(name, target).map(drop).map_err(PublishError::tuf("list a bundle"))
 }
 
 /// What `add` has verified.

@@ -209,13 +209,10 @@ impl Transport for Metadata {
 /// Whether the server says that there is no such file. Object stores say "forbidden" of what is not there; only of the
 /// next root, which mostly is not there, is that believed.
 fn is_absent(error: &RegistryError, url: &Url) -> bool {
-    match error {
-        RegistryError::Fetch(FetchFailure::NotFound { .. }) => true,
-        RegistryError::Fetch(FetchFailure::Status { status: 403, .. }) => {
-            url.path().ends_with(".root.json")
-        }
-        _ => false,
-    }
+    let RegistryError::Fetch(failure) = error else { return false };
+    let forbidden = matches!(failure, FetchFailure::Status { status: 403, .. });
+    matches!(failure, FetchFailure::NotFound { .. })
+        || (forbidden && url.path().ends_with(".root.json"))
 }
 
 impl Metadata {

@@ -449,7 +449,10 @@ async fn verify(
         work::run("admit", ADMIT_DEADLINE, move || {
             let settings = &environment.settings;
             let now = jiff::Timestamp::now();
-            admission::admit(&settings.root, &load, &settings.policy, now, &settings.scratch)
+            let (root, scratch) = (&settings.root, &settings.scratch);
+            let admitted = admission::admit(root, &load, &settings.policy, now, scratch)?;
+            environment.check_floor(&admitted.manifest.name, &admitted.manifest.version)?;
+            Ok(admitted)
         })
         .await;
     match admitted {

@@ -244,9 +244,9 @@ pub enum RegistryError {
         /// The version.
         version: PluginVersion,
         /// The digest seen first.
-        seen: Digest,
+        seen: Box<Digest>,
         /// The digest that is offered now.
-        now: Digest,
+        now: Box<Digest>,
     },
     /// No set of versions fits.
     #[error("{message}")]
@@ -284,7 +284,9 @@ pub enum RegistryError {
     },
     /// The publisher's manifest says something else than the registry.
     #[error(
-        "{plugin} {version}: its signed manifest and the registry's entry differ in {field}: the publisher says {manifest}, the registry {entry}. The publisher counts, and the registry is not believed"
+        "{plugin} {version}: its signed manifest and the registry's entry differ in {field}: the publisher says {}, the registry {}. The publisher counts, and the registry is not believed",
+        both.0,
+        both.1
     )]
     Differs {
         /// The plugin.
@@ -293,10 +295,8 @@ pub enum RegistryError {
         version: PluginVersion,
         /// In what.
         field: &'static str,
-        /// As the manifest has it.
-        manifest: String,
-        /// As the registry has it.
-        entry: String,
+        /// As the manifest has it, and as the registry has it.
+        both: Box<(String, String)>,
     },
     /// Something new that a person has to agree to.
     #[error("{} would be new: {}. Look at it, and repeat with --approve", plugin, what.join("; "))]
@@ -305,6 +305,18 @@ pub enum RegistryError {
         plugin: PluginName,
         /// What is new: dependencies, capabilities, a publisher's key.
         what: Vec<String>,
+    },
+    /// It was installed from another registry.
+    #[error(
+        "{plugin} was installed from {} and is not taken from {}: one name in two registries may be two plugins. Take it out of the lock file if it is to come from the other one",
+        bound.0,
+        bound.1
+    )]
+    Bound {
+        /// The plugin.
+        plugin: PluginName,
+        /// Where it is from, and the registry that was asked now.
+        bound: Box<(String, String)>,
     },
     /// An older version than the one that was installed.
     #[error(
@@ -416,6 +428,7 @@ impl RegistryError {
             Self::Digest { .. } => "registry.digest",
             Self::Differs { .. } => "registry.differs",
             Self::Approval { .. } => "registry.approval",
+            Self::Bound { .. } => "registry.bound",
             Self::Downgrade { .. } => "registry.downgrade",
             Self::Offline { .. } => "registry.offline",
             Self::Publisher { .. } => "registry.publisher",

@@ -235,11 +235,21 @@ async fn what_an_update_adds_has_to_be_agreed_to() {
 async fn an_older_version_is_only_installed_on_purpose() {
     let published = Published::new(&["1.0.0", "1.1.0"]).await;
     let web = Web::serve(published.public());
-    let (_site, config) = published.host(&web);
-    let kernel = start(config).await;
+    let (site, config) = published.host(&web);
+    let kernel = start(config.clone()).await;
     install(&kernel, wanted(&["counter"])).await.unwrap();
     let older = wanted(&["counter@1.0.0"]);
     assert_eq!(install(&kernel, older.clone()).await.unwrap_err().code(), "registry.downgrade");
+    // Nor does it load when it lies there, now or after a restart.
+    published.site.add(&Fixture::c("counter.c", "counter", "1.0.0"));
+    copy(&published.site.root().join("counter/1.0.0"), &site.root().join("counter/1.0.0"));
+    let below = kernel.loader().load("counter/1.0.0", None).await.unwrap_err();
+    assert_eq!(below.code(), "version.below_floor", "{below}");
+    kernel.shutdown().await;
+    let kernel = start(config).await;
+    let below = kernel.loader().load("counter/1.0.0", None).await.unwrap_err();
+    assert_eq!(below.code(), "version.below_floor", "{below}");
+    std::fs::remove_dir_all(site.root().join("counter/1.0.0")).unwrap();
     let meant = InstallRequest { downgrade: true, ..older };
     assert_eq!(install(&kernel, meant).await.unwrap(), ["counter 1.0.0"]);
     kernel.shutdown().await;
@@ -363,5 +373,24 @@ async fn a_version_that_does_not_load_changes_nothing() {
     assert_eq!(std::fs::read(site.path().join("themis.lock")).unwrap(), lock);
     let answer = counter.call_async("version", Vec::new()).await.unwrap();
     assert_eq!(answer.served_by.version.to_string(), "1.0.0");
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_stays_with_its_registry() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, config) = published.host(&web);
+    let kernel = start(config.clone()).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    kernel.shutdown().await;
+    let elsewhere = Web::serve(published.public());
+    let mut moved = config;
+    let registry = moved.registry.as_mut().unwrap();
+    registry.url = elsewhere.url.parse().unwrap();
+    registry.tls.authorities.clone_from(&elsewhere.authority);
+    let kernel = start(moved).await;
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.bound", "{error}");
     kernel.shutdown().await;
 }
