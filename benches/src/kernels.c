@@ -3,10 +3,19 @@
  * Each export run_<name> takes the number of rounds and returns a checksum. No library is used. */
 #include <stdint.h>
 
+/* Moves the code that follows by some bytes per level, -DSHIFT=0 to 7: how fast a loop is depends on where it lies. */
+static volatile uint64_t shift;
+#ifndef SHIFT
+#define SHIFT 0
+#endif
+#define MOVE(bit) if (SHIFT >> bit & 1) for (int i = 0; i < 1 << bit; i++) shift = 0x123456789abcdef0u + i;
+#define MOVED MOVE(0) MOVE(1) MOVE(2)
+
 #define KERNEL(name) __attribute__((export_name("run_" #name))) uint64_t name(uint32_t rounds)
 
 /* As tight as a loop can be: six shifts and exclusive ors per round, each waiting for the one before. */
 KERNEL(xorshift) {
+    MOVED
     uint64_t x = 88172645463325252u;
     for (uint32_t n = rounds * 1000; n; n--) {
         x ^= x << 13;
@@ -18,6 +27,7 @@ KERNEL(xorshift) {
 
 /* Tighter still, and nothing waits: a sum that has no closed form. */
 KERNEL(sum) {
+    MOVED
     uint64_t sum = 0, key = rounds;
     for (uint64_t i = 0; i < (uint64_t)rounds * 1000; i++) sum += (i ^ key) * 3;
     return sum;
@@ -26,6 +36,7 @@ KERNEL(sum) {
 /* The sum of 64 KiB, word by word. */
 static uint64_t words[1 << 13];
 KERNEL(memory) {
+    MOVED
     uint64_t sum = 0;
     for (uint32_t r = 0; r < rounds; r++) {
         for (uint32_t i = 0; i < 1 << 13; i++) sum += words[i];
@@ -36,7 +47,7 @@ KERNEL(memory) {
 
 /* Nothing but calls. */
 static uint32_t fib(uint32_t n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
-KERNEL(fibonacci) { return fib(rounds); }
+KERNEL(fibonacci) { MOVED return fib(rounds); }
 
 static uint32_t state = 1;
 static uint32_t next(void) {
@@ -47,6 +58,7 @@ static uint32_t next(void) {
 /* 64 x 64 matrix product. */
 static double a[64][64], b[64][64], c[64][64];
 KERNEL(matrix) {
+    MOVED
     double trace = 0;
     for (int i = 0; i < 64; i++)
         for (int j = 0; j < 64; j++) a[i][j] = i + j, b[i][j] = i - j;
@@ -66,6 +78,7 @@ KERNEL(matrix) {
 /* Primes below 64 Ki, sieve of Eratosthenes. */
 static uint8_t composite[1 << 16];
 KERNEL(sieve) {
+    MOVED
     uint64_t primes = 0;
     for (uint32_t r = 0; r < rounds; r++) {
         for (uint32_t i = 0; i < sizeof composite; i++) composite[i] = 0;
@@ -113,6 +126,7 @@ static void block(uint32_t h[8], const uint8_t *p) {
     for (int i = 0; i < 8; i++) h[i] += v[i];
 }
 KERNEL(sha256) {
+    MOVED
     uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     for (uint32_t r = 0; r < rounds; r++) {
@@ -126,6 +140,7 @@ KERNEL(sha256) {
 static double root(double x) { return __builtin_sqrt(x); }
 static struct { double x[3], v[3], m; } body[5];
 KERNEL(nbody) {
+    MOVED
     for (int i = 0; i < 5; i++) {
         for (int d = 0; d < 3; d++) body[i].x[d] = i * 1.5 + d, body[i].v[d] = (i - 2) * 0.1 * d;
         body[i].m = 1.0 / (i + 1);
@@ -149,6 +164,7 @@ KERNEL(nbody) {
 /* Quicksort of 16 Ki numbers, small parts by insertion. */
 static uint32_t numbers[1 << 14];
 static void sort_range(uint32_t *low, uint32_t *high) {
+    MOVED
     while (high - low > 16) {
         uint32_t pivot = low[(high - low) / 2], *i = low, *j = high - 1;
         while (i <= j) {
@@ -169,6 +185,7 @@ static void sort_range(uint32_t *low, uint32_t *high) {
     }
 }
 KERNEL(sort) {
+    MOVED
     uint64_t sum = 0;
     for (uint32_t r = 0; r < rounds; r++) {
         for (uint32_t i = 0; i < 1 << 14; i++) numbers[i] = next();
@@ -195,6 +212,7 @@ static int valid(const uint8_t *p, const uint8_t *end) {
     return 1;
 }
 KERNEL(utf8) {
+    MOVED
     uint32_t i = 0;
     uint64_t good = 0;
     while (i + 4 < sizeof text) {

@@ -1,7 +1,8 @@
 //! What metering costs: ten kernels, each as it is, metered, and as the engine's own meters have it.
 //!
-//! All variants run in one process, in turn, many short rounds; what is told is the median of the rounds' ratios, so that what
-//! disturbs the machine for a while disturbs both sides of a ratio.
+//! All variants run in one process, in turn, many short rounds, so that what disturbs the machine for a while disturbs both
+//! sides of a ratio; and each kernel with its code at several places, because the same loop is up to a fifth slower or
+//! faster elsewhere. What is told is the geometric mean over the places of the rounds' lower quartiles.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -31,7 +32,10 @@ const KERNELS: [(&str, i32, bool); 10] = [
 ];
 /// As the kernel hands it out.
 const SLICE: u64 = 1 << 20;
-const ROUNDS: usize = 61;
+/// Rounds at each place.
+const ROUNDS: usize = 25;
+/// At how many places each kernel's code is put.
+const PLACES: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Variant {
@@ -148,57 +152,68 @@ impl Run {
     }
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+/// The lower quartile: what disturbs a round only makes it slower.
+fn quartile(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
+    numbers[numbers.len() / 4]
 }
 
-fn compiled() -> Vec<u8> {
+fn geometric_mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "ten at most")]
+    let count = numbers.len() as f64;
+    (numbers.map(f64::ln).sum::<f64>() / count).exp()
+}
+
+/// The kernels, their code moved by some bytes.
+fn compiled(place: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a directory");
     let output = dir.path().join("kernels.wasm");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernels.c");
     let status = Command::new("clang")
         .args(["--target=wasm32", "-O2", "-mbulk-memory", "-nostdlib", "-Wl,--no-entry"])
+        .arg(format!("-DSHIFT={place}"))
         .args([source.as_ref(), "-o".as_ref(), output.as_os_str()])
         .status();
     assert!(status.expect("clang is there").success(), "it compiles");
     std::fs::read(&output).expect("a module")
 }
 
-/// Runs all variants of a kernel in turn; each follows each other one equally often.
-fn kernel(wasm: &[u8], name: &'static str, argument: i32) -> Kernel {
+/// Runs all variants of a kernel in turn; seconds by variant.
+fn times(wasm: &[u8], name: &str, argument: i32) -> Vec<f64> {
     let mut runs: Vec<_> = VARIANTS.iter().map(|(_, it)| Run::new(*it, wasm, name)).collect();
     for round in 0..ROUNDS {
         let mut results = Vec::new();
         for place in 0..runs.len() {
-            let variant = (place * (1 + round % (VARIANTS.len() - 1)) + round) % VARIANTS.len();
+            // One later each round, and every other round backwards: none always follows the same one.
+            let place = if round % 2 == 0 { place } else { runs.len() - 1 - place };
+            let variant = (place + round / 2) % VARIANTS.len();
             results.push(runs[variant].round(argument));
         }
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {results:?}");
     }
-    let base = runs[0].times.clone();
-    let ratio =
-        |run: &Run| median(run.times.iter().zip(&base).map(|(it, base)| it / base).collect());
-    Kernel { name, micros: median(base.clone()) * 1e6, ratios: runs.iter().map(ratio).collect() }
+    runs.into_iter().map(|run| quartile(run.times)).collect()
+}
+
+fn kernel(places: &[Vec<u8>], name: &'static str, argument: i32) -> Kernel {
+    let measured: Vec<_> = places.iter().map(|wasm| times(wasm, name, argument)).collect();
+    let mean = |variant: usize| geometric_mean(measured.iter().map(|times| times[variant]));
+    let base = mean(0);
+    let ratios = (0..VARIANTS.len()).map(|variant| mean(variant) / base).collect();
+    Kernel { name, micros: base * 1e6, ratios }
 }
 
 pub(crate) fn measure() -> Kernels {
-    let wasm = compiled();
+    let places: Vec<_> = (0..PLACES).map(compiled).collect();
     let rows: Vec<_> =
-        KERNELS.iter().map(|(name, argument, _)| kernel(&wasm, name, *argument)).collect();
+        KERNELS.iter().map(|(name, argument, _)| kernel(&places, name, *argument)).collect();
     let mean = |rows: Vec<&Kernel>| -> Vec<f64> {
-        let of = |at: usize| {
-            let logs: f64 = rows.iter().map(|row| row.ratios[at].ln()).sum();
-            #[expect(clippy::cast_precision_loss, reason = "ten")]
-            let count = rows.len() as f64;
-            (logs / count).exp()
-        };
+        let of = |at: usize| geometric_mean(rows.iter().map(|row| row.ratios[at]));
         (0..VARIANTS.len()).map(of).collect()
     };
     let loops = KERNELS.iter().zip(&rows).filter(|((_, _, is_loop), _)| *is_loop);
     let means = [mean(rows.iter().collect()), mean(loops.map(|(_, row)| row).collect())];
-    let sizes = VARIANTS.iter().map(|(name, variant)| size(name, *variant, &wasm)).collect();
-    Kernels { rows, means, sizes }
+    let size = |(name, variant): &(&'static str, _)| size(name, *variant, &places[0]);
+    Kernels { rows, means, sizes: VARIANTS.iter().map(size).collect() }
 }
 
 /// Fastest of twenty.

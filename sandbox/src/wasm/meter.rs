@@ -11,15 +11,18 @@
 //! what is left, and the host grants more ([`Tank`]) or traps: one mechanism for budgets, deadlines and yielding.
 //!
 //! **Exact.** Every instruction costs what [`cost`] says. A region, which runs as a whole or not at all, is charged at its
-//! head (`regions`), so a call that returns has paid for exactly what it ran: the same for the same input, whatever the
-//! slices, the unrolling and the machine.
+//! head (`regions`), and what of it does not run after all is given back (`ahead`), so a call that returns has paid for
+//! exactly what it ran: the same for the same input, whatever the slices, the unrolling and the machine. No check sees what
+//! may yet be given back, so that a budget of exactly that suffices.
 //!
-//! **Bounded.** Every cycle of control passes a check: a loop's header, or the entry of a function that calls. Between two
-//! checks a guest runs each instruction of a function at most `unroll` times, and each of those calls at most one leaf of
-//! 64 units; function bodies are bounded, so what is spent past a slice is too (below 2⁴⁰ units), and the global cannot wrap.
+//! **Bounded.** Every cycle of control passes a check: in a loop, or at the entry of a function that calls. Between two
+//! checks a guest runs each instruction of a function at most 2 × `unroll` times (`copies`, `strips`), of each loop at its own
+//! pace as many iterations as cost 2¹⁴ units, each instruction counted once (`pace`), and in each call at most one leaf of 64
+//! units. Function bodies are bounded, so what is spent past a slice is too (below 2⁴⁰ units), and the global cannot wrap.
 //!
-//! **A trap** loses what was charged since the last write to the global: at most one function's way since its last call, or
-//! the loop iterations since its last check. What it leaves depends on module, input and [`Options`], not on slices.
+//! **A trap** loses what was charged since the last write to the global, also for what it kept from running: at most one
+//! function's way since its last call, or the loop iterations since its last check. What it leaves depends on module, input
+//! and [`Options`], not on slices.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -27,12 +30,18 @@
 )]
 
 mod added;
+mod ahead;
 mod copies;
+mod counted;
 mod emit;
 mod error;
+mod keep;
+mod limits;
 mod loops;
+mod pace;
 mod regions;
 mod rewrite;
+mod strips;
 mod survey;
 mod tank;
 mod unroll;
@@ -71,6 +80,8 @@ pub const GROWTH_BYTES_MAX: usize = 128 << 10;
 
 /// Most parameters and locals a function may have.
 const LOCALS_MAX: u64 = 50_000;
+/// Most locals the meter adds to a function.
+const LOCALS_ADDED: u64 = 5 + pace::PACES_MAX as u64;
 
 /// How a module is metered. What it costs to run does not depend on it; what its code looks like does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,7 +174,7 @@ fn body(
         locals = locals.saturating_add(u64::from(pair?.0));
     }
     let count = locals.saturating_add(signature.parameters.len() as u64);
-    if count.saturating_add(2) > LOCALS_MAX {
+    if count.saturating_add(LOCALS_ADDED) > LOCALS_MAX {
         return Err(MeterError::TooManyLocals { function, count });
     }
     let regions = Regions::of(survey, signature, function, body, locals)?;

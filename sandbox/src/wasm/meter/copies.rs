@@ -1,6 +1,7 @@
 //! Writes a loop several times over, so that one check pays for several iterations and an iteration charges nothing at all.
 //!
-//! All iterations are charged ahead, once, and whoever leaves early is refunded on the way out. With `k` = 2 copies of a loop
+//! A short loop that counts runs in strips instead: see [`super::strips`]. Elsewhere every copy keeps its tests. All iterations
+//! are charged ahead, once, and whoever leaves early is refunded on the way out. With `k` = 2 copies of a loop
 //! that is left at its bottom, and `c` the cost of an iteration:
 //!
 //! ```text
@@ -25,15 +26,21 @@
 //!
 //! The landings are nested for a reason besides the refunds: each but the first is reached two ways with different values of
 //! the loop's variables, which makes a compiler compute these in the iteration they belong to. Cranelift would otherwise
-//! move them past all tests, into every way out, and spill what they need on the way.
+//! move them past all tests, into every way out, and spill what they need on the way. A loop that carries one local from
+//! iteration to iteration, a search, has nothing to be moved: there each way out has its refund, and no landing.
 
 use wasm_encoder::{BlockType, Instruction};
 use wasmparser::Operator;
 
 use super::MeterError;
+use super::counted::Counted;
 use super::emit::Emitter;
 use super::regions::Charge;
 use super::unroll::Unrolled;
+
+/// Most instructions of a loop's body that runs in strips. A compiler puts off what a longer run without branches computes
+/// until it is needed, at the end, and has no registers for so many numbers.
+const STRIPPED_MAX: usize = 24;
 
 /// The branch by which the loop is mostly left: the one that has landings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,29 +52,41 @@ enum Way {
 }
 
 /// A loop being written.
-struct Copies<'p> {
-    plan: &'p Unrolled,
+pub(crate) struct Copies<'p> {
+    pub(crate) plan: &'p Unrolled,
     way: Option<Way>,
     /// Number of landings: one per copy, or none.
     lands: u32,
+    /// How many more blocks and loops are around a copy than were around the body.
+    around: u32,
     /// Number of copies.
-    count: i64,
+    pub(crate) count: i64,
     /// The spine: positions and units.
     spine: Vec<(usize, i64)>,
 }
 
 /// Where in the copies an instruction stands.
 #[derive(Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     /// Number of the copy, from 1.
-    copy: u32,
+    pub(crate) copy: u32,
     /// How many blocks of the body are around it.
-    depth: u32,
+    pub(crate) depth: u32,
     /// Number of the original instruction.
-    position: usize,
+    pub(crate) position: usize,
 }
 
-impl Copies<'_> {
+impl<'p> Copies<'p> {
+    /// So many copies without landings, in so many more blocks and loops than the body was in.
+    pub(crate) const fn straight(
+        plan: &'p Unrolled,
+        count: i64,
+        around: u32,
+        spine: Vec<(usize, i64)>,
+    ) -> Self {
+        Self { plan, way: None, lands: 0, around, count, spine }
+    }
+
     fn is_spine(&self, position: usize) -> bool {
         self.spine.binary_search_by_key(&position, |(position, _)| *position).is_ok()
     }
@@ -79,7 +98,7 @@ impl Copies<'_> {
     }
 
     /// What the iterations after this copy's were charged.
-    fn later(&self, copy: u32) -> i64 {
+    pub(crate) fn later(&self, copy: u32) -> i64 {
         let copies = self.count.saturating_sub(i64::from(copy));
         copies.saturating_mul(self.whole())
     }
@@ -101,12 +120,19 @@ impl<'e> Emitter<'e> {
         body: &[Operator<'_>],
         plan: &Unrolled,
     ) -> Result<(), MeterError> {
+        if body.len() <= STRIPPED_MAX
+            && let Some(counted) = Counted::of(ty, body)
+        {
+            return self.strips(&counted, body, plan);
+        }
         let way = way_out(ty, body, plan);
         let factor = u32::try_from(plan.factor).unwrap_or(u32::MAX);
+        let lands = if way.is_some() { factor } else { 0 };
         let copies = Copies {
             plan,
             way,
-            lands: if way.is_some() { factor } else { 0 },
+            lands,
+            around: lands.saturating_add(3),
             count: i64::from(factor),
             spine: self.spine(plan),
         };
@@ -122,7 +148,8 @@ impl<'e> Emitter<'e> {
         }
         self.joined();
         self.store();
-        self.again(&plan.reads);
+        let kept = self.kept_from(plan.start);
+        self.again(&kept);
         self.put(&Instruction::Br(0));
         self.put(&Instruction::End);
         self.put(&Instruction::Unreachable);
@@ -133,7 +160,7 @@ impl<'e> Emitter<'e> {
             }
         }
         if let Some(Way::Branch { position, label }) = way {
-            self.add(copies.rest(position));
+            self.add(copies.rest(position).saturating_add(self.regions().refund_at(position)));
             self.put(&Instruction::Br(label));
         }
         self.put(&Instruction::End);
@@ -142,7 +169,7 @@ impl<'e> Emitter<'e> {
     }
 
     /// The regions of a loop that every iteration runs which goes on to the next.
-    fn spine(&self, plan: &Unrolled) -> Vec<(usize, i64)> {
+    pub(crate) fn spine(&self, plan: &Unrolled) -> Vec<(usize, i64)> {
         let charges = self.regions().charges_from(plan.start);
         let within = charges.iter().take_while(|charge| charge.position <= plan.repeats);
         let spine = within.filter(|charge| charge.spine && charge.position > plan.start);
@@ -180,14 +207,19 @@ impl<'e> Emitter<'e> {
             self.put(&Instruction::BrIf(2 + copy));
         } else {
             self.add(copies.later(copy));
-            self.put(&Instruction::Br(3 + copies.lands));
+            self.put(&Instruction::Br(copies.around));
         }
         self.put(&Instruction::End);
         Ok(())
     }
 
     /// Charges what is due at a position, unless it was charged ahead.
-    fn nested(&mut self, copies: &Copies<'_>, charges: &mut &'e [Charge], position: usize) {
+    pub(crate) fn nested(
+        &mut self,
+        copies: &Copies<'_>,
+        charges: &mut &'e [Charge],
+        position: usize,
+    ) {
         if copies.is_spine(position) {
             *charges = self.regions().charges_from(position + 1);
         } else {
@@ -195,14 +227,15 @@ impl<'e> Emitter<'e> {
         }
     }
 
-    fn copied(
+    pub(crate) fn copied(
         &mut self,
         copies: &Copies<'_>,
         place: Place,
         operator: &Operator<'_>,
     ) -> Result<(), MeterError> {
         let rest = copies.rest(place.position);
-        let leaving = rest.saturating_add(copies.later(place.copy));
+        let refund = self.regions().refund_at(place.position);
+        let leaving = rest.saturating_add(copies.later(place.copy)).saturating_add(refund);
         match operator {
             Operator::Br { relative_depth: label } | Operator::BrIf { relative_depth: label } => {
                 let tested = matches!(operator, Operator::BrIf { .. });
@@ -214,7 +247,7 @@ impl<'e> Emitter<'e> {
                     self.hint(false);
                     self.put(&Instruction::BrIf(place.depth.saturating_add(2 + place.copy)));
                 } else {
-                    self.leave(tested, leaving, label.saturating_add(copies.lands + 3), true);
+                    self.leave(tested, leaving, label.saturating_add(copies.around), true);
                 }
             }
             Operator::Return | Operator::Unreachable => {
@@ -227,7 +260,7 @@ impl<'e> Emitter<'e> {
     }
 
     /// Writes a branch that refunds when it is taken.
-    fn leave(&mut self, tested: bool, refund: i64, label: u32, rare: bool) {
+    pub(crate) fn leave(&mut self, tested: bool, refund: i64, label: u32, rare: bool) {
         if !tested {
             self.add(refund);
             self.put(&Instruction::Br(label));
@@ -251,6 +284,9 @@ fn is_way(way: Option<Way>, at: usize) -> bool {
 
 /// Chooses the way out that gets the landings: the test at the bottom, or else the least nested `br_if` out of the loop.
 fn way_out(ty: BlockType, body: &[Operator<'_>], plan: &Unrolled) -> Option<Way> {
+    if carried(body, plan) <= 1 {
+        return None;
+    }
     let bottom = matches!(body.last(), Some(Operator::BrIf { relative_depth: 0 }));
     if bottom && matches!(ty, BlockType::Empty) {
         return Some(Way::Bottom);
@@ -271,4 +307,17 @@ fn way_out(ty: BlockType, body: &[Operator<'_>], plan: &Unrolled) -> Option<Way>
         }
     }
     found.map(|(_, way)| way)
+}
+
+/// How many locals an iteration takes from the one before that the loop writes.
+fn carried(body: &[Operator<'_>], plan: &Unrolled) -> usize {
+    let written = |local: u32| {
+        body.iter().any(|operator| match operator {
+            Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
+                *local_index == local
+            }
+            _ => false,
+        })
+    };
+    plan.reads.iter().filter(|local| written(**local)).count()
 }

@@ -7,15 +7,15 @@
 //! ```text
 //! (func                       (func  fuel = global  ⟨entry⟩  check
 //!   loop $l                     loop $l
-//!     body                        ⟨body⟩                              ;; fuel -= what it costs
-//!     br_if $l                    fuel < 0 ? fuel = topup(fuel)       ;; a check
-//!   end                           global = fuel                       ;; so that a trap finds it
+//!     body                        fuel < 0 ? fuel = topup(fuel)       ;; a check
+//!     br_if $l                    global = fuel                       ;; so that a trap finds it
+//!   end                           ⟨body⟩                              ;; fuel -= what it costs
 //!   call $g)                      body  br_if $l
 //!                               end
 //!                               global = fuel  call $g  fuel = global)
 //! ```
 //!
-//! Loops that are unrolled look otherwise: see [`super::copies`].
+//! Loops that are unrolled look otherwise: see [`super::copies`]; and so do some others: see [`super::pace`].
 
 use wasm_encoder::reencode::Reencode;
 use wasm_encoder::{BlockType, Function, Instruction, ValType};
@@ -24,6 +24,7 @@ use wasmparser::{FunctionBody, Operator};
 use super::MeterError;
 use super::added::Added;
 use super::cost::{self, Sized};
+use super::pace::{self, Paced};
 use super::regions::{Charge, Regions};
 use super::rewrite::Layout;
 use super::unroll::Unrolled;
@@ -76,22 +77,28 @@ pub(crate) struct Source<'s, 'a> {
 
 /// A body being written.
 pub(crate) struct Emitter<'e> {
-    layout: Layout,
-    added: &'e mut Added,
+    pub(crate) layout: Layout,
+    pub(crate) added: &'e mut Added,
     /// Types of the parameters and locals: up to which index, and what.
-    types: Vec<(u32, ValType)>,
-    regions: &'e Regions,
+    pub(crate) types: Vec<(u32, ValType)>,
+    pub(crate) regions: &'e Regions,
     out: Function,
-    checks: usize,
+    pub(crate) checks: usize,
     hints: Vec<Hint>,
     /// The local that holds the fuel.
-    fuel: u32,
+    pub(crate) fuel: u32,
     /// The local that holds the operand of a sized instruction.
     size: u32,
+    /// The locals that hold up to where a counted loop runs in strips: an `i32` and an `i64`.
+    pub(crate) limits: [u32; 2],
+    /// The local that holds down to what fuel the rest of a counted loop runs unchecked.
+    pub(crate) floor: u32,
+    /// Loops at their own pace, by where they are tested.
+    pub(crate) paces: Vec<Paced>,
     /// Whether the global may differ from the local.
     dirty: bool,
     /// Whether to meter at all.
-    metering: bool,
+    pub(crate) metering: bool,
 }
 
 /// Writes a body anew.
@@ -112,11 +119,24 @@ pub(crate) fn emit(added: &mut Added, source: &Source<'_, '_>) -> Result<Metered
         end = end.saturating_add(count);
         types.push((end, ty));
     }
-    locals.push((1, ValType::I64));
-    if source.regions.sized {
-        locals.push((1, ValType::I32));
+    let (strips, sized) = (!source.unrolled.is_empty(), source.regions.sized);
+    // Fuel, size, and for strips two limits and a floor.
+    let own = [(ValType::I64, true), (ValType::I32, sized || strips)];
+    let limits = [ValType::I32, ValType::I64, ValType::I64].map(|ty| (ty, strips));
+    for (ty, _) in own.into_iter().chain(limits).filter(|(_, used)| *used) {
+        end = end.saturating_add(1);
+        locals.push((1, ty));
+        types.push((end, ty));
+    }
+    let paces = if source.metering { pace::all(source.regions, end) } else { vec![] };
+    for paced in &paces {
+        let ty = if paced.pace.counted.wide { ValType::I64 } else { ValType::I32 };
+        end = end.saturating_add(1);
+        locals.push((1, ty));
+        types.push((end, ty));
     }
     let mut emitter = Emitter {
+        paces,
         layout,
         added,
         types,
@@ -126,6 +146,8 @@ pub(crate) fn emit(added: &mut Added, source: &Source<'_, '_>) -> Result<Metered
         hints: vec![],
         fuel: source.locals,
         size: source.locals.saturating_add(1),
+        limits: [source.locals.saturating_add(2), source.locals.saturating_add(3)],
+        floor: source.locals.saturating_add(4),
         dirty: false,
         metering: source.metering,
     };
@@ -169,14 +191,20 @@ impl<'e> Emitter<'e> {
                     position += 1;
                     continue;
                 }
+                let paced = this.and_then(|this| self.paced(this.pace?.test));
+                if let Some(paced) = paced {
+                    self.set_pace(&paced.pace, paced.near);
+                }
                 self.operator(operator)?;
                 position += 1;
-                self.charge(&mut charges, position);
-                if let Some(this) = this.filter(|this| this.repeats.is_some()) {
+                if let Some(this) = this.filter(|this| this.repeats.is_some() && paced.is_none()) {
                     // What lives across calls anyway needs no keeping.
-                    self.check_keeping(if this.calls { &[] } else { &this.reads });
+                    let kept = if this.calls { vec![] } else { self.kept(this) };
+                    self.check_keeping(&kept);
                     self.store();
                 }
+                // After the check, which so sees nothing that may yet be given back.
+                self.charge(&mut charges, position);
                 continue;
             }
             if reader.eof() {
@@ -187,10 +215,38 @@ impl<'e> Emitter<'e> {
                 }
                 self.store();
             }
-            self.operator(operator)?;
+            self.leaving(operator, position)?;
             position += 1;
         }
         Ok(())
+    }
+
+    /// Writes an instruction, and before it what is given back if it leads out of a loop.
+    fn leaving(&mut self, operator: Operator<'_>, position: usize) -> Result<(), MeterError> {
+        let refund = self.regions.refund_at(position);
+        if let (Operator::BrIf { relative_depth }, Some(paced)) = (&operator, self.paced(position))
+        {
+            self.put(&Instruction::Drop);
+            self.keep_pace(&paced, *relative_depth, refund);
+            return Ok(());
+        }
+        match operator {
+            // The test of a loop that checks at its own pace: its operands are written anew.
+            Operator::I32Ne | Operator::I64Ne
+                if self.paced(position + 1).is_some_and(|paced| paced.pace.compared) =>
+            {
+                self.put(&Instruction::Drop);
+                Ok(())
+            }
+            Operator::BrIf { relative_depth } if refund > 0 && self.metering => {
+                self.leave(true, refund, relative_depth, true);
+                Ok(())
+            }
+            other => {
+                self.add(refund);
+                self.operator(other)
+            }
+        }
     }
 
     /// Whether the function may run to its end, or to its first loop's check, before anyone looks.
@@ -220,10 +276,15 @@ impl<'e> Emitter<'e> {
                 self.dirty = true;
             }
             other => {
-                if let Some(sized) = cost::sized(&other) {
+                let sized = cost::sized(&other);
+                if let Some(sized) = sized {
                     self.sized(sized);
                 }
                 self.plain(other)?;
+                if sized.is_some() {
+                    // An engine calls a function for it: taking the fuel from the global spares keeping it meanwhile.
+                    self.load();
+                }
             }
         }
         Ok(())
@@ -247,74 +308,6 @@ impl<'e> Emitter<'e> {
             self.put(&Instruction::I64Add);
             self.put(&Instruction::LocalSet(self.fuel));
             self.dirty = true;
-        }
-    }
-
-    /// Asks for more if more was spent than granted.
-    pub(crate) fn check(&mut self) {
-        self.check_keeping(&[]);
-    }
-
-    /// As [`Self::check`]; these locals are kept meanwhile.
-    fn check_keeping(&mut self, locals: &[u32]) {
-        if !self.metering {
-            return;
-        }
-        self.put(&Instruction::LocalGet(self.fuel));
-        self.put(&Instruction::I64Const(0));
-        self.put(&Instruction::I64LtS);
-        self.hint(false);
-        self.put(&Instruction::If(BlockType::Empty));
-        self.top_up(locals);
-        self.put(&Instruction::End);
-    }
-
-    /// Goes back to the loop it stands in if there is fuel, or else leaves it and asks for more, keeping these locals.
-    pub(crate) fn again(&mut self, locals: &[u32]) {
-        if !self.metering {
-            self.put(&Instruction::Br(0));
-            self.put(&Instruction::End);
-            return;
-        }
-        self.put(&Instruction::LocalGet(self.fuel));
-        self.put(&Instruction::I64Const(0));
-        self.put(&Instruction::I64GeS);
-        self.hint(true);
-        self.put(&Instruction::BrIf(0));
-        self.put(&Instruction::End);
-        self.top_up(locals);
-    }
-
-    /// Asks for more. The locals that matter here are put into globals before and taken from there after, which changes
-    /// nothing for them, but much for a register allocator: no value lives across this call, and so none is kept in memory
-    /// on the way past it, which is the way that counts.
-    fn top_up(&mut self, locals: &[u32]) {
-        self.checks = self.checks.saturating_add(1);
-        let mut kept: Vec<_> = locals.iter().filter_map(|local| self.number(*local)).collect();
-        kept.sort_unstable();
-        let slots = self.added.slots(kept.iter().map(|(ty, _)| *ty));
-        for ((_, local), slot) in kept.iter().zip(&slots) {
-            self.put(&Instruction::LocalGet(*local));
-            self.put(&Instruction::GlobalSet(*slot));
-        }
-        self.put(&Instruction::LocalGet(self.fuel));
-        self.put(&Instruction::Call(self.layout.topup));
-        self.put(&Instruction::LocalSet(self.fuel));
-        for ((_, local), slot) in kept.iter().zip(&slots) {
-            self.put(&Instruction::GlobalGet(*slot));
-            self.put(&Instruction::LocalSet(*local));
-        }
-    }
-
-    /// The type of a local if it is a number, and the local.
-    fn number(&self, local: u32) -> Option<(ValType, u32)> {
-        let place = self.types.partition_point(|(end, _)| *end <= local);
-        let (_, ty) = self.types.get(place)?;
-        match ty {
-            ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64 | ValType::V128 => {
-                Some((*ty, local))
-            }
-            ValType::Ref(_) => None,
         }
     }
 

@@ -44,7 +44,9 @@ pub enum MeterError {
         max: u64,
     },
     /// A function has so many locals that the meter's own no longer fit.
-    #[error("function {function} has {count} locals, no room for two more; split the function")]
+    #[error(
+        "function {function} has {count} locals, no room for the meter's own; split the function"
+    )]
     TooManyLocals {
         /// Index of the function in the module as given, imports included.
         function: u32,

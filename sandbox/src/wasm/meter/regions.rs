@@ -14,18 +14,20 @@
 //!   loop $l        ;; ← region (after end); the header is a region of its own if a branch names $l
 //!     …            ;; ← region: each iteration
 //!     if … else    ;; ← regions: each arm
-//!     end          ;; ← region: after the arms
-//!   end)           ;;   a loop's end is no label: the region goes on
+//!     end          ;;   after the arms the region before them goes on
+//!   end)           ;;   and likewise after a loop, or a block that was entered above
 //! ```
 //!
-//! What follows `br`, `br_table`, `return`, `unreachable` or a tail call never runs and is not charged. Nesting is kept on an
+//! A region so stretches over all that runs equally often; [`super::ahead`] has the exceptions. What follows `br`, `br_table`, `return`, `unreachable` or a tail call never runs and is not charged. Nesting is kept on an
 //! explicit stack, so deeply nested input costs memory in proportion and no host stack.
 
 use wasmparser::{BlockType, BrTable, FunctionBody, Operator};
 
 use super::MeterError;
+use super::ahead::Refund;
 use super::cost;
 use super::loops::Loop;
+use super::pace::Window;
 use super::survey::{Signature, Survey};
 
 /// A region's cost, to be charged before the instruction at `position`.
@@ -45,6 +47,8 @@ pub(crate) struct Charge {
 pub(crate) struct Regions {
     /// By position, ascending. Regions that cost nothing are not among them.
     pub(crate) charges: Vec<Charge>,
+    /// By position, ascending.
+    pub(crate) refunds: Vec<Refund>,
     /// By `start`, ascending.
     pub(crate) loops: Vec<Loop>,
     /// Whether a branch leaves the function by its label.
@@ -55,7 +59,8 @@ pub(crate) struct Regions {
     pub(crate) sized: bool,
 }
 
-enum Kind {
+/// What an `end` ends.
+pub(crate) enum Kind {
     /// The function itself, or a `block`.
     Block,
     /// An `if` and its `else`.
@@ -64,18 +69,27 @@ enum Kind {
     Loop(usize),
 }
 
-struct Frame {
-    kind: Kind,
+/// What is open where the survey stands.
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
     /// Values a branch to its label carries.
-    carried: u64,
+    pub(crate) carried: u64,
     /// Whether a branch names its label.
-    named: bool,
-    /// Whether control reaches its start.
-    live: bool,
+    pub(crate) named: bool,
+    /// The region that was open before its start, if control reaches that.
+    pub(crate) before: Option<usize>,
+    /// How often the fuel had been looked at when that region began.
+    pub(crate) since: usize,
+    /// Whether control may come to its start and not to its end, without being given back what it was charged ahead.
+    pub(crate) skipped: bool,
+    /// The outermost frame that a branch within leads to, likewise.
+    pub(crate) furthest: usize,
 }
 
 /// Where a branch leads, seen from the innermost loop around it.
 struct Branch {
+    /// The frame whose label it names.
+    target: usize,
     /// Values it carries.
     carried: u64,
     /// Whether it leaves that loop.
@@ -84,15 +98,24 @@ struct Branch {
     repeats: bool,
 }
 
-struct Scan<'s> {
+/// A survey of a body.
+pub(crate) struct Scan<'s> {
     survey: &'s Survey<'s>,
     function: u32,
-    found: Regions,
-    frames: Vec<Frame>,
+    pub(crate) found: Regions,
+    pub(crate) frames: Vec<Frame>,
     /// The loops among the frames: where in the frames, and their place in [`Regions::loops`].
-    loops: Vec<(usize, usize)>,
+    pub(crate) loops: Vec<(usize, usize)>,
     /// The region that is being added to, or `None` where nothing runs.
-    open: Option<usize>,
+    pub(crate) open: Option<usize>,
+    /// How often the fuel had been looked at when that region began.
+    pub(crate) since: usize,
+    /// How often it has been looked at by now: by callees, and by checks within.
+    pub(crate) looks: usize,
+    /// The last instructions.
+    pub(crate) window: Window,
+    /// Which local each instruction writes: the local and the instruction.
+    pub(crate) writes: Vec<(u32, usize)>,
 }
 
 impl Regions {
@@ -108,9 +131,20 @@ impl Regions {
         locals: u64,
     ) -> Result<Self, MeterError> {
         let found = Self::default();
-        let mut scan = Scan { survey, function, found, frames: vec![], loops: vec![], open: None };
+        let mut scan = Scan {
+            survey,
+            function,
+            found,
+            frames: vec![],
+            loops: vec![],
+            open: None,
+            since: 0,
+            looks: 0,
+            window: Window::new(),
+            writes: vec![],
+        };
         let results = signature.results.len() as u64;
-        scan.push(Kind::Block, results, true);
+        scan.push(Kind::Block, results);
         scan.region(0);
         scan.add(cost::entry(signature.parameters.len() as u64, locals, results));
         let mut reader = body.get_operators_reader()?;
@@ -118,9 +152,11 @@ impl Regions {
         while !reader.eof() {
             let (operator, offset) = reader.read_with_offset()?;
             scan.operator(&operator, position, offset)?;
+            scan.window.push(&operator);
             position += 1;
         }
         let mut found = scan.found;
+        found.refund();
         found.charges.retain(|charge| charge.units > 0);
         Ok(found)
     }
@@ -142,16 +178,16 @@ impl Scan<'_> {
         match op {
             Operator::Block { blockty } => {
                 let carried = self.results(*blockty);
-                self.push(Kind::Block, carried, self.open.is_some());
+                self.push(Kind::Block, carried);
             }
             Operator::If { blockty } => {
                 let carried = self.results(*blockty);
-                self.push(Kind::If, carried, self.open.is_some());
+                self.push(Kind::If, carried);
                 self.follow(at);
             }
             Operator::Loop { blockty } => self.open_loop(*blockty, at, offset),
             Operator::Else => {
-                let live = self.frames.last().is_some_and(|frame| frame.live);
+                let live = self.frames.last().is_some_and(|frame| frame.before.is_some());
                 self.open = None;
                 if live {
                     self.region(at + 1);
@@ -159,31 +195,31 @@ impl Scan<'_> {
             }
             Operator::End => self.close(at, offset)?,
             Operator::Br { relative_depth } => {
-                let carried = self.branch(*relative_depth, at, true)?.carried;
-                self.add(carried);
+                let branch = self.branch(*relative_depth, at, true)?;
+                self.add(branch.carried);
+                self.leave(branch.target, at, true);
                 self.open = None;
             }
-            Operator::BrIf { relative_depth } => {
-                let branch = self.branch(*relative_depth, at, false)?;
-                if branch.leaves && branch.carried > 0 {
-                    self.complicate();
-                }
-                self.add(branch.carried);
-                self.follow(at);
-            }
+            Operator::BrIf { relative_depth } => self.test(*relative_depth, at)?,
             Operator::BrTable { targets } => self.table(targets, at)?,
-            Operator::Return | Operator::Unreachable => self.open = None,
+            Operator::Return | Operator::Unreachable => {
+                self.leave(0, at, true);
+                self.open = None;
+            }
             Operator::ReturnCall { .. } | Operator::ReturnCallIndirect { .. } => {
                 self.calls();
+                self.leave(0, at, true);
                 self.open = None;
             }
             Operator::Call { .. } | Operator::CallIndirect { .. } => self.calls(),
             Operator::LocalGet { local_index } => self.uses(*local_index, false),
             Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
                 self.uses(*local_index, true);
+                self.writes.push((*local_index, at));
             }
             other if cost::sized(other).is_some() => {
                 self.found.sized = true;
+                self.watch();
                 self.complicate();
             }
             _ => {}
@@ -191,9 +227,27 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// Notes a branch that is taken at times.
+    fn test(&mut self, depth: u32, at: usize) -> Result<(), MeterError> {
+        let may_pace = self.may_pace();
+        let branch = self.branch(depth, at, false)?;
+        if branch.leaves && branch.carried > 0 {
+            self.complicate();
+        }
+        self.add(branch.carried);
+        if may_pace && !branch.leaves {
+            self.pace(at);
+        }
+        if !self.leave(branch.target, at, branch.carried == 0) {
+            self.follow(at);
+        }
+        Ok(())
+    }
+
     /// Opens a region before the instruction at `position`.
-    fn region(&mut self, position: usize) {
+    pub(crate) fn region(&mut self, position: usize) {
         self.open = Some(self.found.charges.len());
+        self.since = self.looks;
         let spine = self.frames.last().is_some_and(|frame| matches!(frame.kind, Kind::Loop(_)));
         self.found.charges.push(Charge { position, units: 0, spine });
     }
@@ -211,18 +265,26 @@ impl Scan<'_> {
         }
     }
 
-    fn push(&mut self, kind: Kind, carried: u64, live: bool) {
-        self.frames.push(Frame { kind, carried, named: false, live });
+    fn push(&mut self, kind: Kind, carried: u64) {
+        let (before, since, furthest) = (self.open, self.since, usize::MAX);
+        let frame = Frame { kind, carried, named: false, before, since, skipped: false, furthest };
+        self.frames.push(frame);
     }
 
     fn open_loop(&mut self, ty: BlockType, at: usize, offset: usize) {
-        // Whatever loops around this one is not innermost.
+        // Whatever loops around this one is not innermost; and if it always runs, checks elsewhere matter little.
         self.complicate();
+        if self.is_passed()
+            && let Some(found) = self.innermost()
+        {
+            found.loops = true;
+        }
+        self.watch();
         let carried = self.parameters(ty);
         let place = self.found.loops.len();
         let simple = carried == 0 && self.open.is_some();
         self.found.loops.push(Loop::new(at, offset, self.open, simple));
-        self.push(Kind::Loop(place), carried, self.open.is_some());
+        self.push(Kind::Loop(place), carried);
         self.loops.push((self.frames.len().saturating_sub(1), place));
         self.follow(at);
         let head = self.open;
@@ -232,19 +294,27 @@ impl Scan<'_> {
     }
 
     fn close(&mut self, at: usize, offset: usize) -> Result<(), MeterError> {
-        let frame = self.frames.pop().ok_or_else(|| self.inconsistent("one end too many"))?;
+        let mut frame = self.frames.pop().ok_or_else(|| self.inconsistent("one end too many"))?;
+        frame.skipped |= frame.furthest < self.frames.len();
+        if frame.furthest < self.frames.len() {
+            self.skips(self.frames.len(), frame.furthest);
+        }
         match frame.kind {
-            Kind::Block if frame.named && frame.live => self.region(at + 1),
-            Kind::Block => {}
-            Kind::If if frame.live => self.region(at + 1),
-            Kind::If => {}
+            Kind::Block if frame.named && frame.before.is_some() => self.join(&frame, at),
+            Kind::If if frame.before.is_some() => self.join(&frame, at),
+            Kind::Block | Kind::If => {}
             Kind::Loop(place) => {
                 self.loops.pop();
                 if let Some(found) = self.found.loops.get_mut(place) {
                     found.ends(at, offset);
                 }
+                self.settle(place);
                 self.pass_on(place);
                 self.merge(place);
+                // Whoever comes to a loop comes to its end, or never comes out of it, unless a branch leads past that.
+                if self.open.is_some() && !frame.skipped && frame.before.is_some() {
+                    (self.open, self.since) = (frame.before, frame.since);
+                }
             }
         }
         if self.frames.is_empty() {
@@ -272,14 +342,16 @@ impl Scan<'_> {
         }
         let innermost = self.loops.last().map(|(frame, _)| *frame);
         let leaves = innermost.is_some_and(|innermost| index < innermost);
-        Ok(Branch { carried, leaves, repeats: innermost == Some(index) })
+        Ok(Branch { target: index, carried, leaves, repeats: innermost == Some(index) })
     }
 
     fn table(&mut self, targets: &BrTable<'_>, at: usize) -> Result<(), MeterError> {
         let default = self.branch(targets.default(), at, false)?;
         let mut stays = !default.leaves && !default.repeats;
+        let mut furthest = default.target;
         for target in targets.targets() {
             let branch = self.branch(target?, at, false)?;
+            furthest = furthest.min(branch.target);
             stays &= !branch.leaves && !branch.repeats;
         }
         if !stays {
@@ -287,19 +359,21 @@ impl Scan<'_> {
         }
         // All labels of a table carry equally many values.
         self.add(default.carried);
+        self.leave(furthest, at, false);
         self.open = None;
         Ok(())
     }
 
     fn calls(&mut self) {
         self.found.calls = true;
+        self.watch();
         self.complicate();
         if let Some(found) = self.innermost() {
             found.calls = true;
         }
     }
 
-    fn innermost(&mut self) -> Option<&mut Loop> {
+    pub(crate) fn innermost(&mut self) -> Option<&mut Loop> {
         let (_, place) = self.loops.last().copied()?;
         self.found.loops.get_mut(place)
     }
@@ -317,18 +391,13 @@ impl Scan<'_> {
         let outer = around.and_then(|around| outer.get_mut(around));
         if let (Some(outer), Some(inner)) = (outer, inner.first()) {
             outer.contains(inner);
+            outer.follows(place);
         }
-    }
-
-    /// Moves the charge of the head of the loop that ends to where it can be paid along with others. No check comes between
-    /// there and the head but those of callees and sized operations, and they look for what is about to be due anyway.
-    fn merge(&mut self, place: usize) {
-        let Some(merge) = self.found.loops.get(place).and_then(Loop::merge) else { return };
-        let Some(head) = self.found.charges.get_mut(merge.head) else { return };
-        let units = std::mem::take(&mut head.units);
-        for region in merge.to {
-            if let Some(charge) = self.found.charges.get_mut(region) {
-                charge.units = charge.units.saturating_add(units);
+        let through = self.found.loops.get_mut(place).map(Loop::through);
+        for (within, locals) in through.unwrap_or_default() {
+            if let Some(within) = self.found.loops.get_mut(within) {
+                within.keep(locals);
+                within.around = Some(place);
             }
         }
     }

@@ -8,8 +8,9 @@
 //! | `laws.rs` | does everything that goes on for ever end? Are names, indices and limits right? |
 //! | `snapshots.rs` | what does the code look like? |
 //!
-//! `host.rs` is the host they share, `programs.rs` writes random programs, `naive.rs` is a meter to compare with.
+//! `host.rs` is the host they share, `programs.rs` and `counting.rs` write random programs, `naive.rs` is a meter to compare with.
 
+mod counting;
 mod exact;
 mod host;
 mod laws;

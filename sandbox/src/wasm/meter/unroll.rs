@@ -54,10 +54,10 @@ impl Allowance {
         let fits = |factor: &usize| {
             *factor <= self.factor
                 && found.bytes.saturating_mul(*factor) <= COPIES_BYTES_MAX
-                && found.bytes.saturating_mul(*factor - 1) <= self.bytes
+                && found.bytes.saturating_mul(*factor) <= self.bytes
         };
         let factor = [8, 4, 2].into_iter().find(fits)?;
-        self.bytes = self.bytes.saturating_sub(found.bytes.saturating_mul(factor - 1));
+        self.bytes = self.bytes.saturating_sub(found.bytes.saturating_mul(factor));
         Some(Unrolled {
             start: found.start,
             end: found.end,

@@ -468,6 +468,43 @@ fn whatever_goes_on_for_ever_is_stopped() {
 }
 
 #[test]
+fn a_test_that_iterations_pass_by_sets_no_pace() {
+    const NEVER: &str = "(if (i32.eq (local.get 0) (i32.const 7)) (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))";
+    const TEST: &str = "(i32.ne (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 9))";
+    for body in [
+        format!("{NEVER} (block $b (br_if $b (i32.const 1)) (br_if $b {TEST})) (br $l)"),
+        format!("{NEVER} (br_if $l (i32.const 1)) (br_if $l {TEST})"),
+        format!("{NEVER} (if (local.get 0) (then (br_if $l {TEST}))) (br $l)"),
+        format!("{NEVER} (block $b (block (br_if $b (i32.const 1))) (br_if $b {TEST})) (br $l)"),
+        format!("{NEVER} (block $c (block $b (br_if $c (i32.const 1)) (br_if $b {TEST}))) (br $l)"),
+        format!("{NEVER} (local.set 0 (i32.const 0)) (br_if $l {TEST})"),
+    ] {
+        let wat = format!("(memory 1) (func (export \"f\") (local i32) (loop $l {body}))");
+        for (outcome, spent) in every_way(&wat, &[], 5000) {
+            assert_eq!(outcome, Outcome::Exhausted, "{wat}");
+            assert!(spent < 5100, "{wat}: {spent}");
+        }
+    }
+}
+
+#[test]
+fn a_loop_at_its_own_pace_that_never_meets_its_bound_is_stopped_in_time() {
+    // What is never done keeps the loop from being copied.
+    const NEVER: &str = "(if (i32.eq (local.get 0) (i32.const 7)) (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))";
+    for (step, bound) in [(2, 1), (-4, 2), (6, 4), (12, 2), (1 << 20, 5)] {
+        let wat = format!(
+            "(memory 1) (func (export \"f\") (local i32) (loop $l {NEVER} (br_if $l
+               (i32.ne (local.tee 0 (i32.add (local.get 0) (i32.const {step}))) (i32.const {bound})))))"
+        );
+        // 6 by 6 meets 4 at last, after more than the budget.
+        for (outcome, spent) in every_way(&wat, &[], 5000) {
+            assert_eq!(outcome, Outcome::Exhausted, "{wat}");
+            assert!(spent < 5000 + (1 << 14), "{wat}: {spent}");
+        }
+    }
+}
+
+#[test]
 fn a_start_function_is_metered() {
     let engine = host::engine();
     let wasm = parse("(func $s (drop (i32.const 1))) (start $s) (func (export \"f\"))");

@@ -7,6 +7,7 @@ use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 use wasmtime::{Engine, ExternType, Module, Ref, Trap, Val};
 
+use super::counting;
 use super::host::{self, Outcome, PLENTY, State};
 use super::naive::{SPENT_EXPORT, naive};
 use super::programs::program;
@@ -297,6 +298,108 @@ fn modules_of_wasm_smith_run_and_cost_the_same() {
     });
     println!("{seen:?}");
     assert!(seen.compared > 800 && seen.values > 500 && seen.exhausted > 1000, "{seen:?}");
+}
+
+/// Loops whose charges move: given back on the way out, moved from the head to the way back, waiting for a block to end while
+/// another loop is looked at. Called with 1 and with 77.
+const MOVED: [&str; 6] = [
+    // Left from the top at 50, where what is charged ahead was moved, or from the middle.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32)
+       (block $out (loop $l
+         (br_if $out (i32.eq (local.get 1) (i32.const 50)))
+         (drop (i32.add (i32.const 1) (i32.const 2)))
+         (block $b
+           (br_if $b (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 0)))
+           (br $out))
+         (if (i32.eqz (i32.and (local.get 1) (i32.const 7)))
+           (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))
+         (br_if $out (i32.eq (local.get 1) (i32.const 60)))
+         (drop (i32.const 1))
+         (br $l)))
+       (local.get 1)))",
+    // The same with a check at its head.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32)
+       (block $out (loop $l
+         (br_if $out (i32.eq (local.get 1) (i32.const 50)))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (local.set 1 (i32.add (local.get 1) (i32.const 1)))
+         (if (i32.eqz (i32.and (local.get 1) (i32.const 7)))
+           (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))
+         (br_if $out (i32.eq (local.get 1) (i32.const 60)))
+         (drop (i32.const 1))
+         (br $l)))
+       (local.get 1)))",
+    // Left from a block after a loop in it, with much to come after the block.
+    "(module (func (export \"f\") (param i32) (result i32) (local i32)
+       (block $out (loop $l
+         (block $b
+           (br_if $b (i32.eqz (local.get 0)))
+           (local.set 1 (i32.const 3))
+           (loop $in (br_if $in (local.tee 1 (i32.sub (local.get 1) (i32.const 1)))))
+           (br_if $out (i32.lt_s (local.tee 0 (i32.sub (local.get 0) (i32.const 10))) (i32.const 5))))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (br $l)))
+       (local.get 0)))",
+    // At its own pace, left at its bound with much charged ahead.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32)
+       (block $out (loop $l
+         (if (i32.eqz (i32.and (local.get 1) (i32.const 7)))
+           (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))))
+         (block $b
+           (br_if $b (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 0)))
+           (br $out))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (drop (i32.add (i32.add (i32.const 1) (i32.const 2)) (i32.add (i32.const 1) (i32.const 2))))
+         (br $l)))
+       (local.get 1)))",
+    // The bound moves nearer: no pace.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32 i32)
+       (local.set 2 (i32.const 200))
+       (loop $l
+         (if (i32.eq (local.get 1) (i32.const 3))
+           (then (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))
+             (local.set 2 (i32.add (local.get 0) (i32.const 10)))))
+         (br_if $l (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 2))))
+       (local.get 1)))",
+    // Returns from within blocks and loops.
+    "(module (func (export \"f\") (param i32) (result i32) (local i32)
+       (loop $l
+         (block $b
+           (br_if $b (i32.and (local.get 1) (i32.const 1)))
+           (if (i32.gt_u (local.get 1) (i32.const 30)) (then (return (i32.const 5))))
+           (drop (i32.const 1)))
+         (local.set 1 (i32.add (local.get 1) (i32.const 1)))
+         (drop (i32.add (i32.const 1) (i32.const 2)))
+         (br_if $l (i32.lt_u (local.get 1) (local.get 0))))
+       (local.get 1)))",
+];
+
+#[test]
+fn charges_that_move_add_up() {
+    let engine = engine();
+    let mut seen = Seen::default();
+    for wat in MOVED {
+        let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}:\n{wat}"));
+        examine(&engine, &wasm, wat, &mut seen);
+    }
+    assert_eq!((seen.compared, seen.stopped), (MOVED.len() * ALL.len(), 0), "{seen:?}");
+}
+
+#[test]
+fn loops_that_count_run_and_cost_the_same() {
+    let engine = engine();
+    let mut seen = Seen::default();
+    each(400, 1200, |u| {
+        let text = counting::program(u)?;
+        let wasm = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+        examine(&engine, &wasm, &text, &mut seen);
+        Ok(())
+    });
+    println!("{seen:?}");
+    assert!(seen.compared > 500 && seen.values > 1000 && seen.unrolled > 5000, "{seen:?}");
 }
 
 #[test]

@@ -38,4 +38,6 @@
   local.get 1
   global.set 0
   memory.fill
+  global.get 0
+  local.set 1
 )

@@ -8,10 +8,6 @@
   local.set 1
   loop ;; label = @1
     local.get 1
-    i64.const -5
-    i64.add
-    local.set 1
-    local.get 1
     i64.const 0
     i64.lt_s
     (@metadata.code.branch_hint "\00")
@@ -26,6 +22,10 @@
     end
     local.get 1
     global.set 0
+    local.get 1
+    i64.const -5
+    i64.add
+    local.set 1
     local.get 0
     i32.const 1
     i32.sub
