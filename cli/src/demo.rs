@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod airports;
 mod database;
 mod expect;
+mod market;
 mod portable;
 mod report;
 mod rogue;
@@ -63,6 +64,8 @@ pub(crate) enum Sabotage {
     Memory,
     /// Not the bundle is loaded but the directory beside it.
     Bundle,
+    /// The mirror is not tampered with.
+    Mirror,
     /// One bit of the audit log is flipped.
     Audit,
 }
@@ -85,6 +88,7 @@ struct Shown {
     rollback_took: Duration,
     rogue: rogue::Shown,
     portable: portable::Shown,
+    market: market::Shown,
     totals: Totals,
     /// Distances answered, as the plugin has counted them through all its versions.
     counted: u64,
@@ -96,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     say("1. keys, signatures, discovery");
     let unwatched = arguments.sabotage == Some(Sabotage::Probation);
     let window = if unwatched { Duration::ZERO } else { WINDOW };
-    let kernel = Kernel::start_blocking(stage.config(window))?;
+    let kernel = Kernel::start_blocking(stage.config(window)?)?;
     let shown = match play(arguments, &stage, &kernel, &say) {
         Ok(shown) => shown,
         Err(failure) => {
@@ -116,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments, printer: Printer) -> Result<(), Failure
     closed.and(ended)
 }
 
-/// Steps 1 to 9.
+/// Steps 1 to 10.
 fn play(
     arguments: &Arguments,
     stage: &Stage,
@@ -154,10 +158,8 @@ fn play(
 
     let failed_reload = try_failing(kernel, say);
     watch(arguments.seconds);
-
     let after_faulty = try_faulty(kernel, &load, geo, say)?;
     watch(arguments.seconds);
-
     say("5. roll geo back to 1.0.0");
     let (rollback, rollback_took) = roll_back(arguments, kernel, &load, &geo)?;
     if let Some(rollback) = &rollback {
@@ -167,17 +169,14 @@ fn play(
 
     let rogue = rogue::play(kernel, &text, arguments.sabotage, say)?;
     watch(arguments.seconds);
-
     let portable = portable::play(kernel, stage, (&load, geo), arguments.sabotage, say)?;
     watch(arguments.seconds);
     let totals = load.end();
     if arguments.sabotage == Some(Sabotage::State) {
-        let place = (0.0, 0.0, 0.0, 0.0);
-        let request =
-            rmp_serde::to_vec(&place).map_err(|error| Failure::new("demo.state", error))?;
-        geo.call(1, &request)?;
+        uncounted(geo)?;
     }
     let counted = answered(geo)? - before - portable.asked();
+    let market = market::play(kernel, stage, geo, arguments.sabotage, say)?;
     Ok(Shown {
         refusals,
         reload,
@@ -187,6 +186,7 @@ fn play(
         rollback_took,
         rogue,
         portable,
+        market,
         totals,
         counted,
     })
@@ -223,6 +223,14 @@ fn try_faulty(
         None => say(&format!("   {} stays", after.to)),
     }
     Ok(after)
+}
+
+/// One call that only the plugin knows of.
+fn uncounted(geo: PluginRef) -> Result<(), Failure> {
+    let place = (0.0, 0.0, 0.0, 0.0);
+    let request = rmp_serde::to_vec(&place).map_err(|error| Failure::new("demo.state", error))?;
+    geo.call(1, &request)?;
+    Ok(())
 }
 
 /// How many distances the plugin has answered, through all its versions.
@@ -268,7 +276,7 @@ fn receipt(receipt: &ReloadReceipt) -> String {
 /// The log as `themis audit verify` and `themis audit show` see it.
 type Audit = (VerifyReport, Vec<AuditRecord>);
 
-/// Step 10: the closing table.
+/// Step 11: the closing table.
 fn close(shown: &Shown, audit: Result<Audit, Failure>, printer: Printer) -> Result<(), Failure> {
     let mut claims = claims(shown);
     let (events, complete, whole) = match &audit {
@@ -309,6 +317,9 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
         (E::Reload, O::Done, Some("1.0.0"), None),
         (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.memory_limit")),
         (E::WorkerEnd, O::Failed, Some("1.0.0"), Some("sandbox.deadline")),
+        (E::Fetch, O::Refused, Some("1.1.0"), Some("registry.digest")),
+        (E::Fetch, O::Done, Some("1.1.0"), None),
+        (E::Install, O::Done, Some("1.1.0"), None),
     ];
     expected.into_iter().all(|(event, outcome, version, code)| {
         records.iter().any(|record| {
@@ -323,7 +334,7 @@ fn tells_everything(records: &[AuditRecord]) -> bool {
 
 /// On the data directory, without the kernel.
 fn verify_offline(arguments: &Arguments, stage: &Stage) -> Result<Audit, Failure> {
-    let data_dir = stage.config(WINDOW).data_dir;
+    let data_dir = stage.config(WINDOW)?.data_dir;
     if arguments.sabotage == Some(Sabotage::Audit) {
         flip_bit(&Store::open(&data_dir)?, 3)?;
     }
@@ -386,6 +397,7 @@ fn claims(shown: &Shown) -> Vec<Claim> {
     ));
     claims.extend(shown.rogue.claims());
     claims.extend(shown.portable.claims());
+    claims.extend(shown.market.claims());
     claims
 }
 

@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod demo;
 mod output;
+mod web;
 
 use output::{Failure, Printer};
 

@@ -40,6 +40,7 @@ fn each_claim_that_is_broken_on_purpose_is_noticed() {
         ("probation", "1.3.0 swapped back by itself"),
         ("memory", "a plugin that eats memory"),
         ("bundle", "geo from a bundle, as wasm"),
+        ("mirror", "refused: a mirror that changed one bit"),
         ("audit", "themis audit verify"),
     ] {
         let output = demo(&["--sabotage", sabotage]);

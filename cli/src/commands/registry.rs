@@ -11,6 +11,7 @@ use crate::output::{Failure, Printer};
 
 mod progress;
 mod publisher;
+mod serve;
 mod user;
 
 /// What to do with the marketplace.
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Publish(publisher::Publish),
     /// Withdraw a version: nobody gets it any more who does not have it
     Yank(publisher::Yank),
+    /// Serve a registry to this machine, to try it out
+    Serve(serve::Serve),
     /// Look after the registry's own keys
     #[command(subcommand)]
     Key(publisher::Key),
@@ -87,6 +90,7 @@ pub(crate) fn run(
         Command::Add(arguments) => publisher::add(&arguments, printer),
         Command::Publish(arguments) => publisher::publish(&arguments, printer),
         Command::Yank(arguments) => publisher::yank(&arguments, printer),
+        Command::Serve(arguments) => serve::serve(&arguments, printer),
         Command::Key(command) => publisher::key(&command, printer),
         Command::Resolve { wanted, place } => user::resolve(&wanted, &place, socket, printer),
         Command::Install { wanted, offline, downgrade, consent, place } => {

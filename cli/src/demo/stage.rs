@@ -3,15 +3,22 @@
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
-use themis_kernel::admission::{NameSet, SigningKey, TrustedKey, pack_dir, sign_dir};
+use themis_kernel::admission::{NameSet, PublicKey, SigningKey, TrustedKey, pack_dir, sign_dir};
+use themis_kernel::config::RegistryConfig;
 use themis_kernel::ids::{PluginName, Tier};
 use themis_kernel::limits::HOLD_LIMIT_MAX;
+use themis_kernel::registry::publish::root::Founding;
+use themis_kernel::registry::publish::{Registry, Validity};
 use themis_kernel::{Config, Kernel};
+use tokio::runtime::Runtime;
 
 use crate::output::Failure;
+use crate::web::Web;
 
 /// The C plugins, compiled when this program was built.
 const TEXT_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libtext.so"));
@@ -43,12 +50,52 @@ pub(crate) fn refusal_code(what: &str) -> &'static str {
 pub(crate) struct Stage {
     dir: TempDir,
     key: SigningKey,
+    shop: Shop,
+}
+
+/// A registry that is served to this machine for as long as the demo runs.
+#[derive(Debug)]
+pub(crate) struct Shop {
+    pub(crate) dir: PathBuf,
+    pub(crate) registry: Registry,
+    pub(crate) url: String,
+    authority: String,
+    /// The folder that is served.
+    pub(crate) shown: Arc<Mutex<PathBuf>>,
+    /// Its threads end with it.
+    _runtime: Runtime,
+}
+
+impl Shop {
+    fn open(dir: &Path) -> Result<Self, Failure> {
+        let dir = dir.join("shop");
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().map_err(failed)?;
+        let founding = Founding { root_keys: 1, threshold: 1, validity: Validity::default() };
+        let registry = runtime.block_on(Registry::init(&dir.join("registry"), founding))?;
+        let public = registry.public();
+        let web = runtime.block_on(Web::open(([127, 0, 0, 1], 0).into(), &public))?;
+        let (url, authority, shown) = (web.url.clone(), web.authority.clone(), web.dir());
+        runtime.spawn(web.serve());
+        Ok(Self { dir, registry, url, authority, shown, _runtime: runtime })
+    }
+
+    /// What an operator who trusts it writes into the configuration.
+    fn config(&self) -> Result<RegistryConfig, Failure> {
+        let root = std::fs::read(self.registry.public().join("metadata/1.root.json"));
+        let url = self.url.parse().map_err(|error| Failure::new("demo.stage", error));
+        let mut config =
+            RegistryConfig::new(url?, root.map_err(failed)?, self.dir.join("themis.lock"));
+        config.tls.authorities = self.authority.clone().into_bytes();
+        Ok(config)
+    }
 }
 
 impl Stage {
     pub(crate) fn set(artifacts: Option<&Path>) -> Result<Self, Failure> {
         let dir = tempfile::Builder::new().prefix("themis-demo-").tempdir().map_err(failed)?;
-        let stage = Self { dir, key: SigningKey::generate()? };
+        let shop = Shop::open(dir.path())?;
+        let stage = Self { dir, key: SigningKey::generate()?, shop };
         stage.key.write_pem_pair(&stage.dir.path().join("demo"))?;
         let artifacts = find_artifacts(artifacts)?;
         for (version, example, manifest) in GEO {
@@ -131,6 +178,16 @@ impl Stage {
         self.dir.path().join("plugins").join(below)
     }
 
+    /// The registry.
+    pub(crate) fn shop(&self) -> &Shop {
+        &self.shop
+    }
+
+    /// The key that every plugin is signed with.
+    pub(crate) fn publisher(&self) -> PublicKey {
+        self.key.public_key()
+    }
+
     /// The admin socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("var/admin.sock")
@@ -138,7 +195,7 @@ impl Stage {
 
     /// As an operator would write it: these names, this key, one of them in-process by name.
     /// A version is watched for `probation`.
-    pub(crate) fn config(&self, probation: Duration) -> Config {
+    pub(crate) fn config(&self, probation: Duration) -> Result<Config, Failure> {
         let mut config = Config::new(self.dir.path().join("var"), self.dir.path().join("plugins"));
         let names = || {
             let names = ["geo", "text", "rogue", "unsigned", "tampered", "linked"];
@@ -167,7 +224,8 @@ impl Stage {
             not_after: None,
             plugins: NameSet::Only(names()),
         }];
-        config
+        config.registry = Some(self.shop.config()?);
+        Ok(config)
     }
 
     /// Tries what must be refused; answers the codes it was refused with.
