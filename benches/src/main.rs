@@ -12,6 +12,7 @@ mod calls;
 mod endurance;
 mod kernels;
 mod lifecycle;
+mod market;
 mod report;
 mod wasm;
 mod workers;
@@ -50,7 +51,7 @@ struct Measured {
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 21] = [
+const BENCHES: [(&str, Bench); 23] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -72,6 +73,8 @@ const BENCHES: [(&str, Bench); 21] = [
     ("wasm load", wasm::load),
     ("wasm cached", wasm::load_cached),
     ("wasm instantiate", wasm::instantiate),
+    ("market resolve", market::resolve_few),
+    ("market resolve many", market::resolve_many),
 ];
 
 /// Sandboxes that must leave nothing behind.
@@ -99,6 +102,10 @@ fn main() -> std::io::Result<()> {
     if wanted("worker grpc") {
         eprintln!("measuring worker grpc ...");
         measured.rows.extend(workers::call_beside_grpc());
+    }
+    if wanted("market gpg") {
+        eprintln!("measuring market gpg ...");
+        measured.rows.extend(market::gpg());
     }
     if wanted("wasm extism") {
         eprintln!("measuring wasm extism ...");

@@ -45,6 +45,7 @@ from_coded!(
     themis_kernel::lifecycle::UnloadError,
     themis_kernel::market::RegistryError,
     themis_kernel::registry::publish::PublishError,
+    themis_kernel::sandbox::OfflineError,
     themis_kernel::persistence::audit_log::error::AuditError,
     themis_kernel::persistence::audit_log::error::VerifyFailure,
     themis_kernel::persistence::store::error::StoreError,

@@ -12,6 +12,7 @@
 //! | `DELETE /v1/plugins/{name}` | unload |
 //! | `POST /v1/sets/reload` `{"paths"}` | replace several together, or none |
 //! | `POST /v1/sets/rollback` `{"plugins"}` | go back together, or not at all |
+//! | `GET /v1/graph` | what serving plugins need of each other, also for Graphviz and as a tree |
 //! | `GET /v1/budget` | what is kept of replaced versions, in all |
 //! | `GET /v1/quarantine` | images that are not loaded |
 //! | `POST /v1/plugins/{name}/call/{method}` | call: body in, body out |
@@ -74,6 +75,7 @@ fn router(control: Control) -> Router {
         .route("/v1/plugins/{name}/release", post(handlers::release))
         .route("/v1/sets/reload", post(handlers::reload_set))
         .route("/v1/sets/rollback", post(handlers::rollback_set))
+        .route("/v1/graph", get(handlers::graph))
         .route("/v1/budget", get(handlers::budget))
         .route("/v1/quarantine", get(handlers::quarantine))
         .route("/v1/discover", get(handlers::discover))

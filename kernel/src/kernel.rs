@@ -12,6 +12,7 @@ use themis_actors::environment::{
     Environment, Settings, WasmOverride, WasmSettings, WorkerOverride, WorkerSettings,
 };
 use themis_actors::plugin::PluginMsg;
+use themis_actors::registry::graph::{Graph, Member};
 use themis_actors::store::{StoreFault, StoreMsg};
 use themis_actors::tree::{Health, Tree};
 use themis_actors::work;
@@ -396,6 +397,12 @@ impl Kernel {
         Events::new(&self.control)
     }
 
+    /// The plugins that serve, and what they need of each other.
+    #[must_use]
+    pub fn graph(&self) -> Graph {
+        self.control.graph()
+    }
+
     /// What is kept of all plugins' versions; of one plugin's, and why, is in its
     /// [`PluginInfo::budget`].
     #[must_use]
@@ -559,6 +566,16 @@ impl Control {
             totals.image_bytes += budget.image_bytes;
         }
         totals
+    }
+
+    pub(crate) fn graph(&self) -> Graph {
+        let slots = self.environment.directory.slots().into_iter();
+        let members = slots.filter_map(|slot| slot.current()).map(|serving| {
+            let manifest = &serving.generation.manifest;
+            let (version, needs) = (manifest.version.clone(), manifest.dependencies.clone());
+            (manifest.name.clone(), Member { version, needs })
+        });
+        Graph::new(members.collect())
     }
 
     pub(crate) fn quarantined(&self) -> Vec<Quarantine> {

@@ -88,6 +88,6 @@ pub use themis_messages::{
 };
 pub use themis_persistence as persistence;
 pub use themis_sandbox::native::{end_process, loader_stuck, refused_writes};
-pub use themis_sandbox::process::process_entry;
+pub use themis_sandbox::process::{forbid_sockets, process_entry};
 pub use themis_sandbox::wasm::{prepare_thread, probe as wasm_engine};
 pub use themis_sandbox::{admission, machine};

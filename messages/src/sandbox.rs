@@ -657,6 +657,22 @@ fn as_optional_micros<S: Serializer>(
     }
 }
 
+/// A process that promised to open no socket could not be kept from it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this process cannot be kept off the network, so nothing was done: {what}")]
+pub struct OfflineError {
+    /// The system's words.
+    pub what: String,
+}
+
+impl OfflineError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "offline.unavailable"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use strum::IntoEnumIterator as _;

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
+pub use offline::forbid_sockets;
 pub use sandbox::{Loaded, Sandbox};
 pub(crate) use workers::origin_elapsed;
 pub use workers::{Options, Program, Workers};
@@ -33,6 +34,7 @@ mod cgroup;
 mod drain;
 mod handle;
 mod layout;
+mod offline;
 mod pending;
 mod sandbox;
 mod seccomp;

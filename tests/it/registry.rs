@@ -20,6 +20,7 @@ use themis_tests::{Fixture, Site};
 mod forge;
 mod install;
 mod metadata;
+mod nginx;
 mod transport;
 
 /// Long enough for a busy machine, and short enough to wait for where a limit is what is tested.

@@ -27,7 +27,10 @@ const EDGES: [(&str, &[&str]); 8] = [
 ];
 
 /// Libraries that carry a risk or a design decision, and the packages that may name them.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 16] = [
+    ("tough", &["themis-actors"]),
+    ("reqwest", &["themis-actors"]),
+    ("pubgrub", &["themis-actors", "themis-benches"]),
     ("rocksdb", &["themis-persistence"]),
     ("libloading", &["themis-sandbox"]),
     ("ed25519-dalek", &["themis-sandbox"]),

@@ -62,6 +62,12 @@ pub(crate) enum Command {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// What serving plugins need of each other, as a tree
+    Graph {
+        /// For Graphviz instead: `themis plugin graph --dot | dot -Tsvg`
+        #[arg(long)]
+        dot: bool,
+    },
     /// See whether a plugin behaves as every plugin must; needs no running kernel
     Check(super::check::Arguments),
     /// Images that are not loaded until they are released, and why
@@ -143,6 +149,12 @@ pub(crate) fn run(
         Command::RollbackSet { names } => {
             let body = json!({ "plugins": names });
             printer.show(&ask(Method::POST, "/v1/sets/rollback", Some(&body))?, receipts)
+        }
+        Command::Graph { dot } => {
+            let answer = ask(Method::GET, "/v1/graph", None)?;
+            let form = if dot { "dot" } else { "tree" };
+            let text = answer[form].as_str().unwrap_or_default().trim_end().to_owned();
+            printer.show(&answer["graph"], |_| text)
         }
         Command::Quarantine { command: None | Some(QuarantineCommand::List) } => {
             printer.show(&ask(Method::GET, "/v1/quarantine", None)?, quarantine)

@@ -159,6 +159,11 @@ pub(crate) async fn rollback_set(
     Ok(Json(on_behalf(control, peer).rollback_set(&names).await?))
 }
 
+pub(crate) async fn graph(State(control): State<Control>) -> Json<Value> {
+    let graph = control.graph();
+    Json(json!({"graph": graph, "dot": graph.to_dot(), "tree": graph.to_tree()}))
+}
+
 pub(crate) async fn budget(State(control): State<Control>) -> Json<BudgetTotals> {
     Json(control.budget())
 }

@@ -394,3 +394,42 @@ async fn a_plugin_stays_with_its_registry() {
     assert_eq!(error.code(), "registry.bound", "{error}");
     kernel.shutdown().await;
 }
+
+/// A thousand questions about a server that is not there hold up nothing: the runtime's two threads go on turning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_server_holds_nobody_up() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, mut config) = published.host(&web);
+    let registry = config.registry.as_mut().unwrap();
+    registry.url = "https://localhost:1/".parse().unwrap();
+    registry.retry_limit = SHORT;
+    let kernel = start(config).await;
+    let asked = (0..1_000).map(|_| {
+        let market = kernel.marketplace();
+        tokio::spawn(async move {
+            market.resolve(&"counter".parse().unwrap(), "*".parse().unwrap()).await
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let all = async {
+        for asked in asked {
+            let error = asked.await.unwrap().unwrap_err();
+            assert_eq!(error.code(), "registry.out_of_time", "{error}");
+        }
+    };
+    let mut turns = 0_u32;
+    let turning = async {
+        let mut each = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            each.tick().await;
+            turns += 1;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = turning => {}
+    }
+    assert!(turns > 20, "{turns} turns");
+    kernel.shutdown().await;
+}

@@ -21,6 +21,7 @@ fn start(config: &Path) -> Result<Kernel, Failure> {
     let mut config = Config::from_file(config)?;
     (config.admin_socket, config.metrics_listen) = (None, None);
     config.plugins.values_mut().for_each(|plugin| plugin.autoload = false);
+    config.workers.pool = 0;
     Ok(Kernel::start_blocking(config)?)
 }
 
@@ -72,6 +73,10 @@ pub(super) fn install(
     let steps = Steps::new(printer.json);
     let report = match &place.config {
         Some(config) => {
+            if request.offline {
+                // Not only meant but enforced, by the system.
+                themis_kernel::forbid_sockets()?;
+            }
             let kernel = start(config)?;
             let installed = install_alone(&kernel, request, &steps);
             kernel.shutdown_blocking();
