@@ -27,10 +27,8 @@ const EDGES: [(&str, &[&str]); 8] = [
 ];
 
 /// Libraries that carry a risk or a design decision, and the packages that may name them.
-const OWNERS: [(&str, &[&str]); 16] = [
-    ("tough", &["themis-actors"]),
-    ("reqwest", &["themis-actors"]),
-    ("pubgrub", &["themis-actors", "themis-benches"]),
+const OWNERS: [(&str, &[&str]); 14] = [
+    ("pubgrub", &["themis-actors"]),
     ("rocksdb", &["themis-persistence"]),
     ("libloading", &["themis-sandbox"]),
     ("ed25519-dalek", &["themis-sandbox"]),
