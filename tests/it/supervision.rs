@@ -168,7 +168,7 @@ fn wait_for_restart(events: &mut themis_kernel::Events, name: &str) {
 
 #[test]
 fn every_service_may_die_at_every_step_of_a_reload() {
-    kill_at_each_step(&["services", "store", "audit"].map(Victim::Role));
+    kill_at_each_step(&["services", "store", "audit", "registry"].map(Victim::Role));
 }
 
 #[test]
@@ -184,8 +184,17 @@ fn every_plugins_actor_may_die_at_every_step_of_a_reload() {
 #[test]
 fn the_list_of_victims_is_complete() {
     let world = World::new();
-    let named =
-        ["services", "store", "audit", "control", "catalog", "coordinator", "watchdog", "plugins"];
+    let named = [
+        "services",
+        "store",
+        "audit",
+        "registry",
+        "control",
+        "catalog",
+        "coordinator",
+        "watchdog",
+        "plugins",
+    ];
     let mut roles = drill::roles(&world.kernel);
     roles.sort_unstable();
     let mut named = named.to_vec();

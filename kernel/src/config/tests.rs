@@ -208,7 +208,7 @@ fn keys_and_values_that_are_not_known_are_refused_with_their_place() {
         ],
         &expect![[r#"
             config.invalid: themis.toml:3:10: unclosed array, expected `]`
-            config.invalid: themis.toml:3:1: allowed: unknown field `allowed`, expected one of `data_dir`, `plugin_root`, `allow`, `trusted_in_process`, `default_tier`, `trusted_key`, `revoked`, `admin`, `metrics`, `plugin`, `limits`, `probation`, `watchdog`, `state`, `budget`, `workers`
+            config.invalid: themis.toml:3:1: allowed: unknown field `allowed`, expected one of `data_dir`, `plugin_root`, `allow`, `trusted_in_process`, `default_tier`, `trusted_key`, `revoked`, `admin`, `metrics`, `plugin`, `limits`, `probation`, `watchdog`, `state`, `budget`, `workers`, `registry`
             config.invalid: themis.toml:6:1: metrics.port: unknown field `port`, expected `listen`
             config.invalid: themis.toml:4:1: plugin.geo.teir: unknown field `teir`, expected one of `config`, `tier`, `require`, `limits`, `autoload`, `version`, `floor`
             config.invalid: themis.toml:7:1: trusted_key[0].kind: unknown field `kind`, expected one of `id`, `path`, `not_before`, `not_after`, `plugins`

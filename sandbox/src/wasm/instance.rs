@@ -215,7 +215,8 @@ impl Live {
             }
         }
         let code = inside(self);
-        let spent = self.spent();
+        let ran_out = matches!(code, Err(Stop::FuelExhausted { .. }));
+        let spent = self.spent(ran_out);
         // Of what was stopped, the last charge was not carried out.
         self.burnt = match (&code, &spent) {
             (Ok(_), Ok(spent)) => *spent,
@@ -233,8 +234,9 @@ impl Live {
     }
 
     /// What the guest has used since it was entered. What it was granted of the plugin's fuel and did not use goes back.
-    fn spent(&mut self) -> Result<u64, Stop> {
-        let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
+    /// One that ran out has used all of it, whatever its global says: that is only written now and then.
+    fn spent(&mut self, ran_out: bool) -> Result<u64, Stop> {
+        let left = if ran_out { 0 } else { self.fuel.get(&mut self.store).i64().unwrap_or(0) };
         self.held = u64::try_from(left).unwrap_or(0);
         let run = &self.store.data().run;
         let spent = run.tank.spent(left).map_err(|_exhausted| run.exhausted())?;

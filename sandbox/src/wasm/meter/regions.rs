@@ -235,7 +235,8 @@ impl Scan<'_> {
             self.complicate();
         }
         self.add(branch.carried);
-        if may_pace && !branch.leaves {
+        // Values that a branch carries lie where the second of the two branches could not reach them.
+        if may_pace && !branch.leaves && branch.carried == 0 {
             self.pace(at);
         }
         if !self.leave(branch.target, at, branch.carried == 0) {

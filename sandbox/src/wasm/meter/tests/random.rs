@@ -302,7 +302,7 @@ fn modules_of_wasm_smith_run_and_cost_the_same() {
 
 /// Loops whose charges move: given back on the way out, moved from the head to the way back, waiting for a block to end while
 /// another loop is looked at. Called with 1 and with 77.
-const MOVED: [&str; 6] = [
+const MOVED: [&str; 8] = [
     // Left from the top at 50, where what is charged ahead was moved, or from the middle.
     "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32)
        (block $out (loop $l
@@ -364,6 +364,23 @@ const MOVED: [&str; 6] = [
              (local.set 2 (i32.add (local.get 0) (i32.const 10)))))
          (br_if $l (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 2))))
        (local.get 1)))",
+    // The branch back carries a value: no pace.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32)
+       (i32.const 3)
+       (loop $l (param i32) (result i32)
+         (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))
+         (i32.add (i32.const 2))
+         (br_if $l (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 0))))))",
+    // So does the branch out of a block in the loop.
+    "(module (memory 1) (func (export \"f\") (param i32) (result i32) (local i32 i32)
+       (block $out (loop $l
+         (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))
+         (local.set 2 (block $b (result i32)
+           (i32.const 5)
+           (br_if $b (i32.ne (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (local.get 0)))
+           (br $out)))
+         (br $l)))
+       (i32.add (local.get 1) (local.get 2))))",
     // Returns from within blocks and loops.
     "(module (func (export \"f\") (param i32) (result i32) (local i32)
        (loop $l
