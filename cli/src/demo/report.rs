@@ -56,7 +56,7 @@ impl Report {
             let held = if claim.held { "yes" } else { "NO" };
             [claim.what.clone(), claim.seen.clone(), held.to_owned()]
         });
-        format!("10. what was claimed\n{}", table(["claim", "seen", "held"], rows))
+        format!("11. what was claimed\n{}", table(["claim", "seen", "held"], rows))
     }
 
     /// The first claim that did not hold, or was not checked.
