@@ -19,7 +19,7 @@ use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::ids::{Digest, PluginName, PluginVersion};
 use themis_messages::lifecycle::{LoadError, LoadRequest, Operation as Change};
 use themis_messages::limits::{ADMIT_DEADLINE, OPERATION_DEADLINE};
-use themis_messages::manifest::MANIFEST_FILE;
+use themis_messages::manifest::{MANIFEST_FILE, SIGNATURE_FILE};
 use themis_messages::registry::{
     InstallReport, InstallRequest, Installed, Progress, RegistryError, Release, Resolved, Wanted,
 };
@@ -221,6 +221,7 @@ impl Installation<'_> {
         let root = self.environment.settings.root.path().to_owned();
         let made = root.clone();
         off_thread(&root, "write in", move || {
+            clear(&made)?;
             let staging = tempfile::Builder::new().prefix(STAGING).tempdir_in(&made);
             staging.map_err(|error| io(&made, "write in", &error))
         })
@@ -285,11 +286,14 @@ impl Installation<'_> {
             let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
             self.operation.tell(Progress::Installing { plugin, version });
             let (from, to) = (it.staged.clone(), it.place.clone());
-            if let Err(error) = off_thread(&it.place, "install", move || put(&from, &to)).await {
-                take_away(placed).await;
-                return Err(error);
+            match off_thread(&it.place, "install", move || put(&from, &to)).await {
+                Ok(true) => placed.push(it.place.clone()),
+                Ok(false) => {}
+                Err(error) => {
+                    take_away(placed).await;
+                    return Err(error);
+                }
             }
-            placed.push(it.place.clone());
         }
         Ok(placed)
     }
@@ -404,25 +408,46 @@ fn not_loaded(release: &Release, error: &LoadError) -> RegistryError {
     RegistryError::Load { plugin, version, code: error.code(), message: error.to_string() }
 }
 
-/// Moves a plugin to its place, where nothing is yet.
-fn put(from: &Path, to: &Path) -> Result<(), RegistryError> {
+/// Takes away what an installation left that was cut short. There is no other under way: one has the store.
+fn clear(root: &Path) -> Result<(), RegistryError> {
+    for entry in std::fs::read_dir(root).map_err(|error| io(root, "read", &error))? {
+        let path = entry.map_err(|error| io(root, "read", &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(STAGING) {
+            std::fs::remove_dir_all(&path).map_err(|error| io(&path, "remove", &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a plugin to its place; answers whether it was not there already. One that was put there by an installation that
+/// was cut short is the same plugin: the loader verifies each of its files again.
+fn put(from: &Path, to: &Path) -> Result<bool, RegistryError> {
     let parent = to.parent().unwrap_or(to);
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
     made.map_err(|error| io(parent, "make", &error))?;
     let flags = rustix::fs::RenameFlags::NOREPLACE;
-    let moved = rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags);
-    moved.map_err(|errno| match errno {
-        rustix::io::Errno::EXIST => RegistryError::Io {
-            path: to.to_owned(),
-            action: "install",
-            error:
-                "there is something already that was not installed from the registry; move it away"
-                    .to_owned(),
-        },
-        errno => io(to, "install", &errno.into()),
-    })?;
+    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) if is_same(from, to) => return Ok(false),
+        Err(rustix::io::Errno::EXIST) => {
+            let what = "there is something already that was not installed from the registry; \
+                        move it away";
+            return Err(io(to, "install", &std::io::Error::other(what)));
+        }
+        Err(errno) => return Err(io(to, "install", &errno.into())),
+    }
     let synced = std::fs::File::open(parent).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| io(parent, "sync", &error))
+    synced.map_err(|error| io(parent, "sync", &error))?;
+    Ok(true)
+}
+
+/// Whether two directories are of the same signed manifest.
+fn is_same(one: &Path, other: &Path) -> bool {
+    [MANIFEST_FILE, SIGNATURE_FILE].iter().all(|name| {
+        let read = |dir: &Path| std::fs::read(dir.join(name));
+        matches!((read(one), read(other)), (Ok(one), Ok(other)) if one == other)
+    })
 }
 
 /// Takes back what was put in place for nothing.

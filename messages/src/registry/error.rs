@@ -218,7 +218,7 @@ pub enum RegistryError {
     },
     /// What is remembered of the registry cannot be read.
     #[error(
-        "what is remembered of {registry} is damaged ({what}); without it a rollback of the registry would not be seen. Reset it with `themis registry trust --reset` once you know why"
+        "what is remembered of {registry} is damaged ({what}); without it a rollback of the registry would not be seen. Put the data directory back from a copy, or begin with a new one once you know why"
     )]
     Memory {
         /// The registry.

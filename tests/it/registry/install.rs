@@ -395,6 +395,28 @@ async fn a_plugin_stays_with_its_registry() {
     kernel.shutdown().await;
 }
 
+/// An installation that was killed after it had put the plugin in its place, and before it had written that down.
+#[tokio::test]
+async fn what_was_cut_short_is_finished_by_the_next() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    std::fs::remove_file(site.path().join("themis.lock")).unwrap();
+    std::fs::create_dir_all(site.root().join(".installingABCDEF/counter")).unwrap();
+    assert_eq!(install(&kernel, wanted(&["counter"])).await.unwrap(), ["counter 1.0.0"]);
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    assert!(site.path().join("themis.lock").exists());
+    // What somebody else put there is not touched.
+    std::fs::remove_file(site.path().join("themis.lock")).unwrap();
+    std::fs::write(site.root().join("counter/1.0.0/manifest.json"), b"{}").unwrap();
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.io", "{error}");
+    assert_eq!(std::fs::read(site.root().join("counter/1.0.0/manifest.json")).unwrap(), b"{}");
+    kernel.shutdown().await;
+}
+
 /// A thousand questions about a server that is not there hold up nothing: the runtime's two threads go on turning.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_server_holds_nobody_up() {
