@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorProcessingErr};
+use serde::de::DeserializeOwned;
 use themis_messages::ids::Digest;
 use themis_messages::limits::{AUDIT_DEADLINE, REGISTRY_HASH_DEADLINE, RESOLVE_DEADLINE};
 use themis_messages::mailbox::{Admitted, Reply};
@@ -220,8 +221,20 @@ impl RegistryClient {
     }
 }
 
-fn settings(environment: &Environment) -> Result<&RegistrySettings, RegistryError> {
+/// The registry, where there is one.
+pub(super) fn settings(environment: &Environment) -> Result<&RegistrySettings, RegistryError> {
     environment.settings.registry.as_ref().ok_or(RegistryError::NotConfigured)
+}
+
+/// Asks what the registry offers now.
+pub(super) async fn ask_offer(
+    environment: &Environment,
+    told: Option<mpsc::Sender<Progress>>,
+) -> Result<Arc<Offer>, RegistryError> {
+    let limit = settings(environment)?.ask_limit();
+    let registry = &environment.roles.registry;
+    let asked = registry.ask(limit, |reply| RegistryMsg::Offer { told, reply });
+    Ok(asked.await??.0)
 }
 
 /// Refreshes and tells the actor, whoever is behind its role by then.
@@ -242,13 +255,11 @@ async fn offer(
     let settings = settings(environment)?;
     let http = client(environment).await?;
     let note = Note::Trust(settings.anchor.home.to_string());
-    let memory = remembered(environment, note.clone()).await?;
+    let memory: Memory = recall(environment, note.clone()).await?.unwrap_or_default();
     let refreshed = trust::refresh(&settings.anchor, &http, operation, &memory).await;
     let (repository, learnt) = refreshed?;
-    if learnt != memory {
-        // Before it is used: what was believed once must be remembered, whatever happens next.
-        remember(environment, Notes::default().with(&note, &learnt)).await?;
-    }
+    // Before it is used: what was believed once must be remembered, whatever happens next.
+    remember(environment, Notes::default().with(&note, &learnt)).await?;
     let read = work::run("offer", RESOLVE_DEADLINE, move || Offer::read(&repository)).await;
     let offer = read.map_err(|error| RegistryError::Memory {
         registry: settings.anchor.home.to_string(),
@@ -283,26 +294,18 @@ async fn transfer(
     Bundles::in_dir(settings.bundles.clone()).fetch(&http, operation, &url, release).await
 }
 
-/// Reads a note of what is known of the registry.
+/// Reads a note.
 ///
 /// # Errors
 /// [`RegistryError::Memory`]: never "nothing known" for what cannot be read.
-pub async fn remembered(environment: &Environment, note: Note) -> Result<Memory, RegistryError> {
-    let known = recall(environment, note).await?;
-    let Some(value) = known else { return Ok(Memory::default()) };
-    serde_json::from_value(value).map_err(|error| damaged(environment, &error))
-}
-
-/// Reads any note.
-///
-/// # Errors
-/// [`RegistryError::Memory`].
-pub async fn recall(
+pub async fn recall<T: DeserializeOwned>(
     environment: &Environment,
     note: Note,
-) -> Result<Option<serde_json::Value>, RegistryError> {
+) -> Result<Option<T>, RegistryError> {
     let ask = environment.roles.store.ask(AUDIT_DEADLINE, |reply| StoreMsg::Recall { note, reply });
-    ask.await?.map_err(|error| damaged(environment, &error))
+    let known = ask.await?.map_err(|error| damaged(environment, &error))?;
+    let read = known.map(serde_json::from_value).transpose();
+    read.map_err(|error| damaged(environment, &error))
 }
 
 /// Writes notes, durably and together.

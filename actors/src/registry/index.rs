@@ -44,7 +44,11 @@ impl Offer {
                 Err(error) => refused.push(error),
             }
         }
-        let index = resolve::Index::new(releases.iter().map(to_choose_from).collect());
+        let versions = |versions: &BTreeMap<PluginVersion, Release>| {
+            versions.iter().map(|(version, it)| (version.clone(), to_choose_from(it))).collect()
+        };
+        let all = releases.iter().map(|(name, it)| (name.clone(), versions(it)));
+        let index = resolve::Index::new(all.collect());
         Ok(Self { releases, index, refused })
     }
 
@@ -60,15 +64,12 @@ impl Offer {
     }
 }
 
-fn to_choose_from(
-    (name, versions): (&PluginName, &BTreeMap<PluginVersion, Release>),
-) -> (PluginName, BTreeMap<PluginVersion, resolve::Release>) {
-    let runs =
-        |platform: &str| platform == Target::HOST.as_str() || platform == Target::Wasm32.as_str();
-    let versions = versions.iter().map(|(version, release)| {
-        let dependencies = release.dependencies.clone();
-        let runs_here = release.platforms.iter().any(|platform| runs(platform));
-        (version.clone(), resolve::Release { dependencies, yanked: release.yanked, runs_here })
-    });
-    (name.clone(), versions.collect())
+/// What matters about a release when versions are chosen.
+pub(super) fn to_choose_from(release: &Release) -> resolve::Release {
+    let here = [Target::HOST.as_str(), Target::Wasm32.as_str()];
+    resolve::Release {
+        dependencies: release.dependencies.clone(),
+        yanked: release.yanked,
+        runs_here: here.iter().any(|platform| release.platforms.contains(*platform)),
+    }
 }

@@ -27,7 +27,7 @@ use themis_persistence::registry::{Note, Notes};
 use themis_sandbox::admission::VerifiedBundle;
 use tokio::sync::mpsc;
 
-use super::client::{RegistryMsg, RegistrySettings, recall, remember};
+use super::client::{RegistryMsg, RegistrySettings, ask_offer, recall, remember, settings};
 use super::fetch::Bundles;
 use super::index::Offer;
 use super::lock::{Lock, Locked};
@@ -70,7 +70,7 @@ pub async fn install(
     actor: &str,
     told: Option<mpsc::Sender<Progress>>,
 ) -> Result<InstallReport, RegistryError> {
-    let settings = environment.settings.registry.as_ref().ok_or(RegistryError::NotConfigured)?;
+    let settings = settings(environment)?;
     let _alone = settings.installing.lock().await;
     let path = settings.lock_file.clone();
     let lock = off_thread(&settings.lock_file, "read", move || Lock::read(&path)).await?;
@@ -89,10 +89,8 @@ pub async fn find(
     wanted: Wanted,
     told: Option<mpsc::Sender<Progress>>,
 ) -> Result<Resolved, RegistryError> {
-    let settings = environment.settings.registry.as_ref().ok_or(RegistryError::NotConfigured)?;
-    let limit = settings.ask_limit();
-    let registry = &environment.roles.registry;
-    let (offer, _stats) = registry.ask(limit, |reply| RegistryMsg::Offer { told, reply }).await??;
+    let settings = settings(environment)?;
+    let offer = ask_offer(environment, told).await?;
     let plugin = wanted.plugin.clone();
     let request = InstallRequest { wanted: vec![wanted], ..InstallRequest::default() };
     // As if nothing were installed: what is newest, and not what is kept.
@@ -109,19 +107,9 @@ impl Installation<'_> {
         if self.request.offline {
             return plan::from_lock(&lock, &request);
         }
-        let offer = self.offer(told).await?;
+        let offer = ask_offer(self.environment, told).await?;
         self.operation.tell(Progress::Resolving);
         choose(offer, lock, request).await
-    }
-
-    async fn offer(
-        &self,
-        told: Option<mpsc::Sender<Progress>>,
-    ) -> Result<Arc<Offer>, RegistryError> {
-        let registry = &self.environment.roles.registry;
-        let limit = self.settings.ask_limit();
-        let asked = registry.ask(limit, |reply| RegistryMsg::Offer { told, reply });
-        Ok(asked.await??.0)
     }
 
     async fn run(mut self, plan: InstallPlan) -> Result<InstallReport, RegistryError> {
@@ -166,13 +154,14 @@ impl Installation<'_> {
     async fn check(&self, release: &Release) -> Result<(), RegistryError> {
         let (plugin, version) = (release.plugin.clone(), release.version.clone());
         if let Some(seen) =
-            self.recall::<Digest>(Note::Seen(plugin.clone(), version.clone())).await?
+            recall(self.environment, Note::Seen(plugin.clone(), version.clone())).await?
             && seen != release.sha256
         {
             let (seen, now) = (Box::new(seen), Box::new(release.sha256));
             return Err(RegistryError::Equivocation { plugin, version, seen, now });
         }
-        let floor = self.recall::<PluginVersion>(Note::Floor(plugin.clone())).await?;
+        let floor: Option<PluginVersion> =
+            recall(self.environment, Note::Floor(plugin.clone())).await?;
         if let Some(floor) = floor.filter(|floor| version < *floor && !self.request.downgrade) {
             return Err(RegistryError::Downgrade { plugin, version, floor });
         }
@@ -189,18 +178,6 @@ impl Installation<'_> {
             what if what.is_empty() => Ok(()),
             what => Err(RegistryError::Approval { plugin, what }),
         }
-    }
-
-    async fn recall<T: serde::de::DeserializeOwned>(
-        &self,
-        note: Note,
-    ) -> Result<Option<T>, RegistryError> {
-        let Some(value) = recall(self.environment, note).await? else { return Ok(None) };
-        let read = serde_json::from_value(value);
-        read.map(Some).map_err(|error| RegistryError::Memory {
-            registry: self.settings.anchor.home.to_string(),
-            what: error.to_string(),
-        })
     }
 
     /// What is installed in this version already stays where it is; the loader verifies it each time.
@@ -264,11 +241,7 @@ impl Installation<'_> {
             RegistryMsg::Fetch { release, operation, reply }
         };
         let fetched = registry.ask(limit, fetch).await?;
-        let mut entry = AuditEntry::new(AuditEvent::Fetch, AuditOutcome::Done, self.actor);
-        entry.plugin = Some(release.plugin.clone());
-        entry.version = Some(release.version.clone());
-        entry.digest = Some(release.sha256);
-        entry.key_id = Some(release.key_id);
+        let mut entry = self.entry(AuditEvent::Fetch, release);
         if let Err(error) = &fetched {
             entry.outcome = AuditOutcome::Refused;
             entry.code = Some(error.code().to_owned());
@@ -324,14 +297,20 @@ impl Installation<'_> {
         let (path, lock) = (self.settings.lock_file.clone(), self.lock.clone());
         off_thread(&self.settings.lock_file, "write", move || lock.write(&path)).await?;
         for it in ready {
-            let mut entry = AuditEntry::new(AuditEvent::Install, AuditOutcome::Done, self.actor);
-            entry.plugin = Some(it.release.plugin.clone());
-            entry.version = Some(it.release.version.clone());
-            entry.digest = Some(it.release.sha256);
-            entry.key_id = Some(it.release.key_id);
+            let entry = self.entry(AuditEvent::Install, &it.release);
             self.environment.record(entry).await?;
         }
         Ok(installed)
+    }
+
+    /// That something was done with a release.
+    fn entry(&self, event: AuditEvent, release: &Release) -> AuditEntry {
+        let mut entry = AuditEntry::new(event, AuditOutcome::Done, self.actor);
+        entry.plugin = Some(release.plugin.clone());
+        entry.version = Some(release.version.clone());
+        entry.digest = Some(release.sha256);
+        entry.key_id = Some(release.key_id);
+        entry
     }
 
     fn locked(&self, ready: &Ready) -> Locked {

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use themis_messages::ids::{PluginName, PluginVersion};
+use themis_messages::ids::PluginName;
 use themis_messages::limits::RESOLVE_DEADLINE;
-use themis_messages::manifest::Target;
 use themis_messages::registry::{
     InstallRequest, Planned, RegistryError, Release, Resolved, Wanted,
 };
 
 use super::client::RegistrySettings;
-use super::index::Offer;
+use super::index::{Offer, to_choose_from};
 use super::lock::Lock;
 use super::resolve::{self, Limits, Request, Stay, resolve};
 
@@ -64,15 +63,7 @@ pub fn choose(
     let started = Instant::now();
     let spent = || started.elapsed() >= RESOLVE_DEADLINE;
     let limits = Limits { spent: &spent, budget: RESOLVE_DEADLINE, decisions: DECISIONS_MAX };
-    let plan = resolve(&offer.index, &request, &limits).map_err(|error| {
-        RegistryError::Resolve { code: error.code(), message: error.to_string() }
-    })?;
-    let steps = plan.steps.into_iter().map(|step| Planned {
-        plugin: step.plugin,
-        version: step.version,
-        needed_by: step.needed_by.into_iter().collect(),
-    });
-    with_releases(steps.collect(), |plugin, version| offer.find(plugin, version).cloned())
+    resolve_with(&offer.index, &request, &limits, |step| offer.find(&step.plugin, &step.version))
 }
 
 /// What is asked for: by name, or everything that somebody once asked for.
@@ -87,16 +78,27 @@ fn all_wanted(lock: &Lock, request: &InstallRequest) -> Vec<Wanted> {
     wanted.collect()
 }
 
-fn with_releases(
-    steps: Vec<Planned>,
-    find: impl Fn(&PluginName, &PluginVersion) -> Option<Release>,
+/// Chooses, and finds the release of each step.
+fn resolve_with<'r>(
+    index: &resolve::Index,
+    request: &Request,
+    limits: &Limits<'_>,
+    find: impl Fn(&Planned) -> Option<&'r Release>,
 ) -> Result<InstallPlan, RegistryError> {
-    let releases = steps.iter().map(|step| {
-        find(&step.plugin, &step.version).ok_or_else(|| RegistryError::Offline {
+    let plan = resolve(index, request, limits).map_err(|error| RegistryError::Resolve {
+        code: error.code(),
+        message: error.to_string(),
+    })?;
+    let (mut steps, mut releases) = (Vec::new(), Vec::new());
+    for step in plan.steps {
+        let (plugin, version) = (step.plugin, step.version);
+        let step = Planned { plugin, version, needed_by: step.needed_by.into_iter().collect() };
+        let release = find(&step).ok_or_else(|| RegistryError::Offline {
             what: format!("{} {}", step.plugin, step.version),
-        })
-    });
-    let releases = releases.collect::<Result<_, _>>()?;
+        })?;
+        releases.push(release.clone());
+        steps.push(step);
+    }
     Ok(InstallPlan { steps, releases })
 }
 
@@ -108,11 +110,8 @@ pub fn from_lock(lock: &Lock, request: &InstallRequest) -> Result<InstallPlan, R
     let mut releases = BTreeMap::<_, BTreeMap<_, _>>::new();
     for locked in lock.plugins() {
         let release = &locked.release;
-        let entry = resolve::Release {
-            dependencies: release.dependencies.clone(),
-            yanked: false,
-            runs_here: runs_here(release),
-        };
+        // What is installed stays, whether it was withdrawn since or not.
+        let entry = resolve::Release { yanked: false, ..to_choose_from(release) };
         let versions = releases.entry(release.plugin.clone()).or_default();
         versions.insert(release.version.clone(), entry);
     }
@@ -128,22 +127,8 @@ pub fn from_lock(lock: &Lock, request: &InstallRequest) -> Result<InstallPlan, R
     let never = || false;
     let limits = Limits { spent: &never, budget: RESOLVE_DEADLINE, decisions: DECISIONS_MAX };
     let index = resolve::Index::new(releases);
-    let plan = resolve(&index, &request, &limits).map_err(|error| RegistryError::Resolve {
-        code: error.code(),
-        message: error.to_string(),
-    })?;
-    let steps = plan.steps.into_iter().map(|step| Planned {
-        plugin: step.plugin,
-        version: step.version,
-        needed_by: step.needed_by.into_iter().collect(),
-    });
-    with_releases(steps.collect(), |plugin, _| lock.find(plugin).map(|it| it.release.clone()))
-}
-
-fn runs_here(release: &Release) -> bool {
-    [Target::HOST.as_str(), Target::Wasm32.as_str()]
-        .iter()
-        .any(|platform| release.platforms.contains(*platform))
+    let find = |step: &Planned| lock.find(&step.plugin).map(|it| &it.release);
+    resolve_with(&index, &request, &limits, find)
 }
 
 /// The answer to the question where a plugin is.
