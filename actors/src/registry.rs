@@ -18,11 +18,13 @@
 pub mod client;
 pub mod entry;
 pub mod fetch;
+mod files;
 pub mod graph;
 pub mod http;
 pub mod index;
 pub mod install;
 pub mod lock;
+pub mod mirror;
 pub mod operation;
 pub mod plan;
 pub mod publish;

@@ -30,10 +30,12 @@ pub use themis_actors::reload::budget::{BudgetRules, WhenSpent};
 pub use themis_actors::supervision::policy::Intensity;
 pub use themis_messages::probation::Rules as ProbationRules;
 pub use themis_messages::sandbox::Require;
+pub use themis_sandbox::admission::gpg::GpgRule;
 pub use themis_sandbox::process::Program;
 
 mod error;
 mod file;
+mod gpg;
 mod registry;
 mod source;
 #[cfg(test)]
@@ -94,6 +96,8 @@ pub struct Config {
     pub failures: FailureRules,
     /// What may be kept of replaced versions.
     pub budget: BudgetRules,
+    /// Which plugins must carry an OpenPGP signature beside the Ed25519 one. Default: none.
+    pub gpg: Option<GpgRule>,
     /// Where the marketplace is. Default: nowhere.
     pub registry: Option<RegistryConfig>,
 }
@@ -256,6 +260,7 @@ impl Config {
             health_period: HEALTH_PERIOD,
             failures: FailureRules::default(),
             budget: BudgetRules::default(),
+            gpg: None,
             registry: None,
         }
     }
@@ -295,6 +300,7 @@ impl Config {
             keys: self.trusted_keys.clone(),
             revoked_keys: self.revoked_keys.clone(),
             revoked_digests: self.revoked_digests.clone(),
+            openpgp: self.gpg.clone(),
             floors: of_plugins()
                 .filter_map(|(name, plugin)| Some((name.clone(), plugin.floor.clone()?)))
                 .collect(),

@@ -38,6 +38,7 @@
 //! | see whether a plugin behaves | [`conformance`] |
 //! | run a plugin in a worker process, without a kernel | [`PluginSandbox`] |
 //! | check a signature | [`SignatureVerifier`] |
+//! | find and install plugins | [`MarketplaceClient`], [`mirror`] |
 //! | watch what happens | [`Kernel::subscribe`], [`Events`] |
 //! | see and release what is quarantined | [`Kernel::quarantined`], [`Kernel::release`] |
 //! | read the audit log | [`Kernel::audit_records`], [`Kernel::audit_verify`] |
@@ -76,7 +77,7 @@ mod runtime;
 pub use config::{Config, ConfigError};
 pub use events::Events;
 pub use kernel::{Kernel, StartError};
-pub use marketplace::MarketplaceClient;
+pub use marketplace::{MarketplaceClient, mirror};
 pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
 pub use themis_actors::registry;

@@ -1,11 +1,13 @@
 //! The marketplace as a host sees it: finding plugins, installing them, and what that took.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use themis_actors::registry::client::{RegistryMsg, RegistrySettings};
 use themis_actors::registry::http::HttpSettings;
-use themis_actors::registry::install;
+use themis_actors::registry::mirror::Mirrored;
 use themis_actors::registry::trust::Anchor;
+use themis_actors::registry::{self, install};
 use themis_messages::ids::PluginName;
 use themis_messages::limits::ASK_DEADLINE;
 use themis_messages::registry::{
@@ -19,17 +21,33 @@ use crate::refs::Control;
 /// The registry as configured, opened when it is first asked.
 pub(crate) fn settings(config: &Config) -> Option<RegistrySettings> {
     let registry = config.registry.as_ref()?;
+    let (home, source) = (&registry.url, registry.mirror.as_ref().unwrap_or(&registry.url));
     let http = HttpSettings {
-        home: registry.url.clone(),
+        home: source.clone(),
         tls: registry.tls.clone(),
         allow_private: registry.allow_private,
         proxy: registry.proxy.clone(),
         token: registry.token.clone(),
     };
-    let anchor = Anchor { home: registry.url.clone(), root: Arc::clone(&registry.root) };
+    let anchor =
+        Anchor { home: home.clone(), source: source.clone(), root: Arc::clone(&registry.root) };
     let bundles = config.data_dir.join("bundles");
     let lock_file = registry.lock_file.clone();
     Some(RegistrySettings::new(http, anchor, registry.retry_limit, bundles, lock_file))
+}
+
+/// Copies the configured registry to a folder that any web server can serve, or brings the copy there up to date. Needs no
+/// kernel, and holds a lock on the folder meanwhile.
+///
+/// # Errors
+/// [`RegistryError`]; then clients of the mirror see it as it was.
+pub async fn mirror(
+    config: &Config,
+    dir: &Path,
+    told: Option<mpsc::Sender<Progress>>,
+) -> Result<Mirrored, RegistryError> {
+    let settings = settings(config).ok_or(RegistryError::NotConfigured)?;
+    registry::mirror::mirror(&settings, dir, told).await
 }
 
 /// Finds and installs plugins.

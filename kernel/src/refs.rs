@@ -18,6 +18,7 @@ use themis_messages::lifecycle::{
 };
 use themis_messages::limits::{OPERATION_DEADLINE, ROLLBACK_DEADLINE, SHUTDOWN_DEADLINE};
 use themis_messages::manifest::Manifest;
+use themis_sandbox::admission::gpg::{Gpg, GpgResult, GpgRunError};
 use themis_sandbox::admission::{self, PublicKey, Verified, VerifyError};
 use tracing::Instrument as _;
 
@@ -587,5 +588,30 @@ impl SignatureVerifier {
         key: &PublicKey,
     ) -> Result<Verified, VerifyError> {
         admission::verify_detached(binary, signature, key)
+    }
+
+    /// What `gpg --verify` makes of a detached OpenPGP signature: its exit code and its words, and no judgement, because
+    /// exit code 0 alone is no trust. Whether a pinned key has signed is what [`Gpg::verify`] says. At most 30 s.
+    ///
+    /// ```no_run
+    /// use themis_kernel::SignatureVerifier;
+    /// use themis_kernel::admission::gpg::Gpg;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let gpg = Gpg::new("/usr/bin/gpg", "/etc/themis/gpg", "/etc/themis/gpg/publishers.gpg");
+    /// let result =
+    ///     SignatureVerifier::run_gpg_verify(&gpg, "plugin.so.asc".as_ref(), "plugin.so".as_ref())?;
+    /// println!("gpg ended with {:?}", result.exit_code);
+    ///
+    /// let pinned = ["0123456789ABCDEF0123456789ABCDEF01234567".parse()?].into();
+    /// gpg.verify("plugin.so.asc".as_ref(), "plugin.so".as_ref(), &pinned)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`GpgRunError`]: gpg was not run, or not to its end.
+    pub fn run_gpg_verify(gpg: &Gpg, sig: &Path, file: &Path) -> Result<GpgResult, GpgRunError> {
+        gpg.run_gpg_verify(sig, file)
     }
 }

@@ -360,6 +360,23 @@ pub enum AdmitError {
         entitled: usize,
     },
 
+    /// The operator asks for an OpenPGP signature as well, and there is none.
+    #[error("{path}: there is no OpenPGP signature, and [gpg] asks for one: make it with `gpg --armor --detach-sign`", path = path.display())]
+    OpenPgpMissing {
+        /// Where the signature should be.
+        path: PathBuf,
+    },
+    /// The operator asks for an OpenPGP signature as well, and this one does not count, or gpg could not say.
+    #[error("{path}: the OpenPGP signature does not count: {why}", path = path.display())]
+    OpenPgp {
+        /// What is signed.
+        path: PathBuf,
+        /// Stable code of the reason, `gpg.…`.
+        code: &'static str,
+        /// The reason.
+        why: String,
+    },
+
     // === Listed files ===
     /// Bytes that are not the signed ones.
     #[error("{path}: digest {found} is not the signed {expected}", path = path.display())]
@@ -523,6 +540,9 @@ impl AdmitError {
         if let Self::Bundle { fault, .. } = self {
             return fault.code();
         }
+        if let Self::OpenPgp { code, .. } = self {
+            return code;
+        }
         AdmitErrorKind::from(self).code()
     }
 
@@ -584,6 +604,8 @@ impl AdmitErrorKind {
             Self::KeyExpired => "key.expired",
             Self::KeyNotEntitled => "key.not_entitled",
             Self::KeyAmbiguous => "key.ambiguous",
+            Self::OpenPgpMissing => "gpg.signature_missing",
+            Self::OpenPgp => "gpg.refused",
             Self::DigestMismatch => "file.digest_mismatch",
             Self::SizeMismatch => "file.size_mismatch",
             Self::UnlistedFile => "bundle.unlisted_file",

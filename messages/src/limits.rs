@@ -58,11 +58,12 @@ pub const HOOK_KILL_GRACE: Duration = Duration::from_millis(250);
 pub const MEMORY_WATCH_PERIOD: Duration = Duration::from_millis(10);
 
 // === Admission ===
-
 /// Largest `manifest.json`, checked before it is read.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 /// A signature is exactly this long (RFC 8032).
 pub const SIGNATURE_BYTES: u64 = 64;
+/// Largest OpenPGP signature, in bytes: one packet of some hundred, with room for armor and long hash algorithms.
+pub const OPENPGP_BYTES_MAX: u64 = 64 << 10;
 /// Largest single file of a plugin: "size cap, default 128 MiB".
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 /// Most files one manifest may list.
@@ -273,10 +274,11 @@ pub const WASM_ARTEFACTS_MAX: usize = 256;
 
 // === Bundles ===
 
-/// Most entries: as many files as a manifest may list, the manifest and its signature.
-pub const BUNDLE_ENTRIES_MAX: usize = FILES_MAX + 2;
+/// Most entries: as many files as a manifest may list, the manifest and its signatures.
+pub const BUNDLE_ENTRIES_MAX: usize = FILES_MAX + 3;
 /// All entries together, unpacked, in bytes.
-pub const BUNDLE_UNPACKED_BYTES_MAX: u64 = PLUGIN_BYTES_MAX + MANIFEST_BYTES_MAX + SIGNATURE_BYTES;
+pub const BUNDLE_UNPACKED_BYTES_MAX: u64 =
+    PLUGIN_BYTES_MAX + MANIFEST_BYTES_MAX + SIGNATURE_BYTES + OPENPGP_BYTES_MAX;
 /// How many times its packed size an entry may have when unpacked. Machine code shrinks to a third, text to
 /// a tenth; deflate's own limit is 1,032. The packer stores what shrinks further.
 pub const BUNDLE_RATIO_MAX: u64 = 100;

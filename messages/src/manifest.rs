@@ -16,6 +16,10 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// The signature over the exact bytes of [`MANIFEST_FILE`].
 pub const SIGNATURE_FILE: &str = "plugin.sig";
 
+/// The name of the OpenPGP signature over the manifest's exact bytes, as `gpg --armor --detach-sign` names it. It may be there;
+/// it counts where the operator asks for one, and never instead of the other.
+pub const OPENPGP_FILE: &str = "manifest.json.asc";
+
 /// A manifest that obeys every rule of the format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {

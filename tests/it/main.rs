@@ -18,6 +18,7 @@ mod degraded;
 mod demo;
 mod disk;
 mod dlopen_traps;
+mod gpg;
 mod guests;
 mod hooks;
 mod lifecycle;

@@ -14,6 +14,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use themis_kernel::admission::gpg::{Gpg, GpgRule};
 use themis_kernel::admission::{NameSet, SigningKey, pack_dir, sign_detached, sign_dir};
 use themis_kernel::admit::AdmitErrorKind;
 use themis_kernel::ids::{Digest, PluginName, Tier};
@@ -177,6 +178,7 @@ fn provoke(kind: AdmitErrorKind) -> Result<Case, &'static str> {
         | K::KeyExpired
         | K::KeyNotEntitled
         | K::KeyAmbiguous => signature(kind),
+        K::OpenPgpMissing | K::OpenPgp => openpgp(kind),
         K::DigestMismatch | K::SizeMismatch | K::UnlistedFile | K::MissingFile => files(kind),
         K::ElfFormat
         | K::ElfArchitecture
@@ -327,6 +329,23 @@ fn signature(kind: AdmitErrorKind) -> Case {
     }
 }
 
+/// What the operator demands beside the Ed25519 signature. Neither case comes as far as running gpg.
+fn openpgp(kind: AdmitErrorKind) -> Case {
+    use AdmitErrorKind as K;
+    Case::good().with(|it| {
+        it.config.gpg = Some(GpgRule {
+            gpg: Gpg::new("/usr/bin/gpg", it.site.path(), it.site.path().join("keyring")),
+            fingerprints: ["A".repeat(40).parse().unwrap()].into(),
+            plugins: names(&[NAME]),
+        });
+        match kind {
+            K::OpenPgpMissing => {}
+            K::OpenPgp => std::fs::write(it.dir().join("manifest.json.asc"), "no packet").unwrap(),
+            other => panic!("{other:?} is not about OpenPGP"),
+        }
+    })
+}
+
 fn files(kind: AdmitErrorKind) -> Case {
     use AdmitErrorKind as K;
     let spoil = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -413,10 +432,11 @@ fn no_refused_plugin_runs() {
         match provoke(kind) {
             Ok(case) => {
                 let (outcome, witnessed) = load(case);
-                // Modules and bundles have codes of their own.
+                // Modules, bundles and gpg have codes of their own.
                 let code = match kind {
                     AdmitErrorKind::Wasm => "wasm.component",
                     AdmitErrorKind::Bundle => "bundle.prepended",
+                    AdmitErrorKind::OpenPgp => "gpg.signature_armor",
                     kind => kind.code(),
                 };
                 assert_eq!(outcome, Err(code.to_owned()), "{kind:?}");

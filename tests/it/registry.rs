@@ -20,6 +20,7 @@ use themis_tests::{Fixture, Site};
 mod forge;
 mod install;
 mod metadata;
+mod mirror;
 mod nginx;
 mod transport;
 
@@ -76,7 +77,8 @@ impl Published {
     }
 
     fn anchor(&self, web: &Web) -> Anchor {
-        Anchor { home: web.url.parse().unwrap(), root: Arc::from(self.root()) }
+        let home = RegistryConfig::new(web.url.parse().unwrap(), [], "").url;
+        Anchor { source: home.clone(), home, root: Arc::from(self.root()) }
     }
 
     /// A host that trusts this registry, and the keys of its publisher.
@@ -126,7 +128,8 @@ async fn look_within(
 ) -> Result<(Vec<String>, Memory), RegistryError> {
     let http = Http::new(&settings(web)).unwrap();
     let operation = Operation::start(limit, None);
-    let (repository, memory) = refresh(&published.anchor(web), &http, &operation, memory).await?;
+    let (repository, memory) =
+        refresh(&published.anchor(web), &http, &operation, memory, None).await?;
     let names = repository.all_targets().map(|(name, _)| name.raw().to_owned());
     Ok((names.collect(), memory))
 }

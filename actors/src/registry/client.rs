@@ -75,7 +75,7 @@ impl RegistrySettings {
         self.retry_limit.saturating_add(REGISTRY_HASH_DEADLINE)
     }
 
-    fn client(&self) -> Result<Http, RegistryError> {
+    pub(super) fn client(&self) -> Result<Http, RegistryError> {
         self.client.get_or_init(|| Http::new(&self.http)).clone()
     }
 
@@ -85,7 +85,7 @@ impl RegistrySettings {
     /// [`RegistryError::Settings`].
     pub fn url_of(&self, release: &Release) -> Result<Url, RegistryError> {
         let file = file_name(&release.plugin, &release.version, release.sha256);
-        let url = self.anchor.home.join(TARGETS_DIR).and_then(|targets| targets.join(&file));
+        let url = self.anchor.source.join(TARGETS_DIR).and_then(|targets| targets.join(&file));
         url.map_err(|error| RegistryError::Settings { field: "url", what: error.to_string() })
     }
 }
@@ -256,7 +256,7 @@ async fn offer(
     let http = client(environment).await?;
     let note = Note::Trust(settings.anchor.home.to_string());
     let memory: Memory = recall(environment, note.clone()).await?.unwrap_or_default();
-    let refreshed = trust::refresh(&settings.anchor, &http, operation, &memory).await;
+    let refreshed = trust::refresh(&settings.anchor, &http, operation, &memory, None).await;
     let (repository, learnt) = refreshed?;
     // Before it is used: what was believed once must be remembered, whatever happens next.
     remember(environment, Notes::default().with(&note, &learnt)).await?;

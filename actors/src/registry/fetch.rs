@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -57,11 +56,11 @@ impl Bundles {
             Ok(digest) if digest == release.sha256 => Ok(Some(path)),
             Ok(_changed) => {
                 tracing::warn!(path = %path.display(), "a fetched bundle was changed and is fetched anew");
-                remove(&path)?;
+                remove(&path).await?;
                 Ok(None)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io(&path, "read", &error)),
+            Err(error) => Err(RegistryError::io(&path, "read", &error)),
         }
     }
 
@@ -79,19 +78,19 @@ impl Bundles {
         if let Some(held) = self.held(release).await? {
             return Ok(held);
         }
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|error| io(&self.dir, "make", &error))?;
+        let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).await;
+        made.map_err(|error| RegistryError::io(&self.dir, "make", &error))?;
         let part = self.file(release.sha256, "part");
         let mut difference = String::new();
         // What was resumed may have been of something else: whether it was the server, the second attempt tells.
         for _ in 0..2 {
             operation.retry(|| self.attempt(http, operation, url, release)).await?;
             match check(&part, release).await? {
-                None => return self.keep(&part, release),
+                None => return self.keep(&part, release).await,
                 Some(what) => difference = what,
             }
-            remove(&part)?;
-            remove(&self.file(release.sha256, "tag"))?;
+            remove(&part).await?;
+            remove(&self.file(release.sha256, "tag")).await?;
         }
         let (plugin, version) = (release.plugin.clone(), release.version.clone());
         Err(RegistryError::Digest { plugin, version, url: url.to_string(), what: difference })
@@ -106,14 +105,14 @@ impl Bundles {
         release: &Release,
     ) -> Result<(), FetchFailure> {
         let (part, tag) = (self.file(release.sha256, "part"), self.file(release.sha256, "tag"));
-        let here = std::fs::metadata(&part).map_or(0, |found| found.len());
-        let known = std::fs::read_to_string(&tag).ok().filter(|_| here > 0 && here < release.bytes);
+        let here = tokio::fs::metadata(&part).await.map_or(0, |found| found.len());
+        let known =
+            tokio::fs::read_to_string(&tag).await.ok().filter(|_| here > 0 && here < release.bytes);
         let resume = known.map(|tag| Resume { from: here, tag });
         let mut body = http.get(url, release.bytes, resume.as_ref()).await?;
-        let broke = |bytes: u64, error: &std::io::Error| FetchFailure::BrokeOff {
-            url: url.to_string(),
-            bytes,
-            what: format!("it cannot be stored: {error}"),
+        let failed = |error: &std::io::Error| FetchFailure::Store {
+            path: part.clone(),
+            error: error.to_string(),
         };
         let mut options = tokio::fs::OpenOptions::new();
         let options = options.create(true).mode(0o600);
@@ -121,17 +120,17 @@ impl Bundles {
             0 => options.write(true).truncate(true).open(&part).await,
             _ => options.append(true).open(&part).await,
         };
-        let mut file = opened.map_err(|error| broke(0, &error))?;
+        let mut file = opened.map_err(|error| failed(&error))?;
         let mut bytes = body.offset;
         // Without a tag there is no telling later whether it is still the same content.
         let noted = match &body.tag {
-            Some(text) => std::fs::write(&tag, text),
-            None => remove_file(&tag),
+            Some(text) => tokio::fs::write(&tag, text).await,
+            None => remove_file(&tag).await,
         };
-        noted.map_err(|error| broke(bytes, &error))?;
+        noted.map_err(|error| failed(&error))?;
         let mut told = bytes;
         while let Some(chunk) = body.chunk().await? {
-            file.write_all(&chunk).await.map_err(|error| broke(bytes, &error))?;
+            file.write_all(&chunk).await.map_err(|error| failed(&error))?;
             bytes = bytes.saturating_add(chunk.len() as u64);
             operation.received(chunk.len() as u64);
             if bytes.saturating_sub(told) >= TELL_EVERY || bytes == release.bytes {
@@ -144,47 +143,53 @@ impl Bundles {
                 });
             }
         }
-        file.flush().await.map_err(|error| broke(bytes, &error))?;
-        file.sync_all().await.map_err(|error| broke(bytes, &error))
+        file.flush().await.map_err(|error| failed(&error))?;
+        file.sync_all().await.map_err(|error| failed(&error))
     }
 
-    fn keep(&self, part: &Path, release: &Release) -> Result<PathBuf, RegistryError> {
+    async fn keep(&self, part: &Path, release: &Release) -> Result<PathBuf, RegistryError> {
         let kept = self.file(release.sha256, "tdb");
-        std::fs::rename(part, &kept).map_err(|error| io(&kept, "keep", &error))?;
-        remove(&self.file(release.sha256, "tag"))?;
-        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| io(&self.dir, "sync", &error))?;
-        self.tidy()?;
+        let renamed = tokio::fs::rename(part, &kept).await;
+        renamed.map_err(|error| RegistryError::io(&kept, "keep", &error))?;
+        remove(&self.file(release.sha256, "tag")).await?;
+        let synced = async { tokio::fs::File::open(&self.dir).await?.sync_all().await };
+        synced.await.map_err(|error| RegistryError::io(&self.dir, "sync", &error))?;
+        let tidied = self.tidy().await;
+        tidied.map_err(|error| RegistryError::io(&self.dir, "tidy", &error))?;
         Ok(kept)
     }
 
     /// Lets the oldest go.
-    fn tidy(&self) -> Result<(), RegistryError> {
-        let failed = |error: std::io::Error| io(&self.dir, "tidy", &error);
+    async fn tidy(&self) -> Result<(), std::io::Error> {
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let written = entry.metadata().and_then(|found| found.modified());
-            files.push((written.map_err(failed)?, entry.path()));
+        let mut entries = tokio::fs::read_dir(&self.dir).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            files.push((entry.metadata().await?.modified()?, entry.path()));
         }
         files.sort();
         let surplus = files.len().saturating_sub(REGISTRY_BUNDLES_KEPT);
-        files.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+        for (_, path) in files.iter().take(surplus) {
+            remove_file(path).await?;
+        }
+        Ok(())
     }
 }
 
 /// What is wrong with a fetched bundle, if anything is.
 async fn check(part: &Path, release: &Release) -> Result<Option<String>, RegistryError> {
-    let length = std::fs::metadata(part).map_err(|error| io(part, "read", &error))?.len();
+    let found = tokio::fs::metadata(part).await;
+    let length = found.map_err(|error| RegistryError::io(part, "read", &error))?.len();
     if length != release.bytes {
         return Ok(Some(format!("{length} bytes in place of {}", release.bytes)));
     }
-    let digest = hash(part.to_owned()).await.map_err(|error| io(part, "read", &error))?;
+    let digest =
+        hash(part.to_owned()).await.map_err(|error| RegistryError::io(part, "read", &error))?;
     Ok((digest != release.sha256)
         .then(|| format!("its SHA-256 is {digest} in place of {}", release.sha256)))
 }
 
-async fn hash(path: PathBuf) -> Result<Digest, std::io::Error> {
+/// The SHA-256 of a file.
+pub(super) async fn hash(path: PathBuf) -> Result<Digest, std::io::Error> {
     let hashed = work::run("hash", REGISTRY_HASH_DEADLINE, move || {
         let (mut file, mut hasher) = (File::open(&path)?, Sha256::new());
         let mut buffer = vec![0; HASH_CHUNK];
@@ -198,17 +203,13 @@ async fn hash(path: PathBuf) -> Result<Digest, std::io::Error> {
     hashed.await.map_err(std::io::Error::other)?
 }
 
-fn io(path: &Path, action: &'static str, error: &std::io::Error) -> RegistryError {
-    RegistryError::Io { path: path.to_owned(), action, error: error.to_string() }
-}
-
-fn remove(path: &Path) -> Result<(), RegistryError> {
-    remove_file(path).map_err(|error| io(path, "remove", &error))
+async fn remove(path: &Path) -> Result<(), RegistryError> {
+    remove_file(path).await.map_err(|error| RegistryError::io(path, "remove", &error))
 }
 
 /// Gone is gone, whoever removed it.
-fn remove_file(path: &Path) -> Result<(), std::io::Error> {
-    match std::fs::remove_file(path) {
+async fn remove_file(path: &Path) -> Result<(), std::io::Error> {
+    match tokio::fs::remove_file(path).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }

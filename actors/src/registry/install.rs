@@ -200,7 +200,7 @@ impl Installation<'_> {
         off_thread(&root, "write in", move || {
             clear(&made)?;
             let staging = tempfile::Builder::new().prefix(STAGING).tempdir_in(&made);
-            staging.map_err(|error| io(&made, "write in", &error))
+            staging.map_err(|error| RegistryError::io(&made, "write in", &error))
         })
         .await
     }
@@ -219,7 +219,7 @@ impl Installation<'_> {
             let verified = verified.map_err(|error| refused(&expected, &error))?;
             agree(&verified, &expected)?;
             let made = std::fs::DirBuilder::new().mode(0o755).create(&to);
-            made.map_err(|error| io(&to, "make", &error))?;
+            made.map_err(|error| RegistryError::io(&to, "make", &error))?;
             verified.unpack(&to).map_err(|error| refused(&expected, &error))?;
             let files = verified.summary.manifest.files.iter();
             Ok(files.map(|file| (file.path.clone(), file.sha256)).collect())
@@ -389,11 +389,12 @@ fn not_loaded(release: &Release, error: &LoadError) -> RegistryError {
 
 /// Takes away what an installation left that was cut short. There is no other under way: one has the store.
 fn clear(root: &Path) -> Result<(), RegistryError> {
-    for entry in std::fs::read_dir(root).map_err(|error| io(root, "read", &error))? {
-        let path = entry.map_err(|error| io(root, "read", &error))?.path();
+    for entry in std::fs::read_dir(root).map_err(|error| RegistryError::io(root, "read", &error))? {
+        let path = entry.map_err(|error| RegistryError::io(root, "read", &error))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(STAGING) {
-            std::fs::remove_dir_all(&path).map_err(|error| io(&path, "remove", &error))?;
+            std::fs::remove_dir_all(&path)
+                .map_err(|error| RegistryError::io(&path, "remove", &error))?;
         }
     }
     Ok(())
@@ -404,7 +405,7 @@ fn clear(root: &Path) -> Result<(), RegistryError> {
 fn put(from: &Path, to: &Path) -> Result<bool, RegistryError> {
     let parent = to.parent().unwrap_or(to);
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
-    made.map_err(|error| io(parent, "make", &error))?;
+    made.map_err(|error| RegistryError::io(parent, "make", &error))?;
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {
         Ok(()) => {}
@@ -412,12 +413,12 @@ fn put(from: &Path, to: &Path) -> Result<bool, RegistryError> {
         Err(rustix::io::Errno::EXIST) => {
             let what = "there is something already that was not installed from the registry; \
                         move it away";
-            return Err(io(to, "install", &std::io::Error::other(what)));
+            return Err(RegistryError::io(to, "install", &std::io::Error::other(what)));
         }
-        Err(errno) => return Err(io(to, "install", &errno.into())),
+        Err(errno) => return Err(RegistryError::io(to, "install", &errno.into())),
     }
     let synced = std::fs::File::open(parent).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| io(parent, "sync", &error))?;
+    synced.map_err(|error| RegistryError::io(parent, "sync", &error))?;
     Ok(true)
 }
 
@@ -434,7 +435,8 @@ async fn take_away(placed: Vec<PathBuf>) {
     for place in placed {
         let removed = place.clone();
         let removing = off_thread(&place, "remove", move || {
-            std::fs::remove_dir_all(&removed).map_err(|error| io(&removed, "remove", &error))
+            std::fs::remove_dir_all(&removed)
+                .map_err(|error| RegistryError::io(&removed, "remove", &error))
         });
         if let Err(error) = removing.await {
             tracing::error!(%error, "what was installed for nothing is still there");
@@ -449,10 +451,6 @@ async fn off_thread<T: Send + 'static>(
 ) -> Result<T, RegistryError> {
     match work::run("install", ADMIT_DEADLINE, job).await {
         Ok(result) => result,
-        Err(error) => Err(io(path, action, &std::io::Error::other(error))),
+        Err(error) => Err(RegistryError::io(path, action, &std::io::Error::other(error))),
     }
-}
-
-fn io(path: &Path, action: &'static str, error: &std::io::Error) -> RegistryError {
-    RegistryError::Io { path: path.to_owned(), action, error: error.to_string() }
 }

@@ -5,13 +5,15 @@
 //! platform and not of this one's alone.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use themis_messages::ids::{Digest, PluginName};
 use themis_messages::limits::REGISTRY_METADATA_BYTES_MAX;
 use themis_messages::registry::{RegistryError, Release};
+
+use super::files;
 
 /// The form this release writes and reads.
 const FORM: u32 = 1;
@@ -54,22 +56,20 @@ impl Lock {
     /// # Errors
     /// [`RegistryError::Io`], also for a file that is no lock file.
     pub fn read(path: &Path) -> Result<Self, RegistryError> {
-        let failed = |error: String| io(path, "read", error);
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
+        let failed = |error: &std::io::Error| RegistryError::io(path, "read", error);
+        let bytes = match files::read(path, REGISTRY_METADATA_BYTES_MAX) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error.to_string())),
+            Err(error) => return Err(failed(&error)),
         };
-        let mut text = String::new();
-        let read = file.take(REGISTRY_METADATA_BYTES_MAX + 1).read_to_string(&mut text);
-        let length = read.map_err(|error| failed(error.to_string()))?;
-        if length as u64 > REGISTRY_METADATA_BYTES_MAX {
-            return Err(failed(format!("it has more than {REGISTRY_METADATA_BYTES_MAX} bytes")));
-        }
-        let lock: Self = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let lock: Self =
+            toml::from_slice(&bytes).map_err(|error| failed(&Error::other(error.to_string())))?;
         match lock.form {
             FORM => Ok(lock),
-            form => Err(failed(format!("it is of form {form}, and this release reads {FORM}"))),
+            form => {
+                let what = format!("it is of form {form}, and this release reads {FORM}");
+                Err(failed(&Error::other(what)))
+            }
         }
     }
 
@@ -78,18 +78,10 @@ impl Lock {
     /// # Errors
     /// [`RegistryError::Io`]; then the one that was there still is.
     pub fn write(&self, path: &Path) -> Result<(), RegistryError> {
-        let failed = |error: &dyn std::fmt::Display| io(path, "write", error.to_string());
-        let text = toml::to_string_pretty(self).map_err(|error| failed(&error))?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|error| failed(&error))?;
-        let written = file
-            .write_all(HEAD.as_bytes())
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .and_then(|()| file.as_file().sync_all());
-        written.map_err(|error| failed(&error))?;
-        file.persist(path).map_err(|error| failed(&error.error))?;
-        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| failed(&error))
+        let text = toml::to_string_pretty(self).map_err(Error::other);
+        let written =
+            text.and_then(|text| files::replace(path, format!("{HEAD}{text}").as_bytes()));
+        written.map_err(|error| RegistryError::io(path, "write", &error))
     }
 
     /// An installed plugin.
@@ -109,8 +101,4 @@ impl Lock {
         self.plugins.push(locked);
         self.plugins.sort_by(|a, b| a.release.plugin.cmp(&b.release.plugin));
     }
-}
-
-fn io(path: &Path, action: &'static str, error: String) -> RegistryError {
-    RegistryError::Io { path: path.to_owned(), action, error }
 }

@@ -26,6 +26,7 @@ use tough::{ExpirationEnforcement, FilesystemTransport, Repository, RepositoryLo
 use url::Url;
 
 use super::entry::{Entry, file_name, target_name};
+use super::files;
 
 pub mod keys;
 pub mod root;
@@ -467,16 +468,7 @@ fn make_dir(path: &Path) -> Result<(), PublishError> {
     std::fs::create_dir_all(path).map_err(io(path, "make"))
 }
 
-/// Writes a file so that others see it whole or not at all, and readable by a web server.
+/// Writes a file so that others see it whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), PublishError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    let dir = path.parent().unwrap_or(path);
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(dir, "write in"))?;
-    let written = file.write_all(bytes).and_then(|()| {
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()
-    });
-    written.map_err(io(path, "write"))?;
-    file.persist(path).map(drop).map_err(|error| io(path, "write")(error.error))
+    files::replace(path, bytes).map_err(io(path, "write"))
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use themis_messages::limits::{REGISTRY_METADATA_BYTES_MAX, REGISTRY_VERSION_STEP_MAX};
@@ -56,13 +57,19 @@ pub struct Memory {
 /// Where a registry is and where trust in it begins.
 #[derive(Debug, Clone)]
 pub struct Anchor {
-    /// Its address, with a slash at the end.
+    /// Its address, with a slash at the end: what it is known by, wherever it is fetched from.
     pub home: Url,
+    /// Where it is fetched from: the same address, or a mirror's.
+    pub source: Url,
     /// Root metadata that the operator got from the publisher himself.
     pub root: Arc<[u8]>,
 }
 
-/// Fetches and verifies a registry's metadata.
+/// Metadata as it was fetched, by file name: what a mirror passes on.
+pub type Originals = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// Fetches and verifies a registry's metadata. The bytes of what was fetched, verified or not, are kept in `originals`; where
+/// this succeeds, they are what was verified.
 ///
 /// # Errors
 /// [`RegistryError`]; then what is remembered is still right.
@@ -71,6 +78,7 @@ pub async fn refresh(
     http: &Http,
     operation: &Operation,
     memory: &Memory,
+    originals: Option<&Originals>,
 ) -> Result<(Repository, Memory), RegistryError> {
     let digest = hex::encode(Sha256::digest(&anchor.root));
     let scratch = tempfile::tempdir().map_err(|error| io("make a scratch directory", &error))?;
@@ -81,7 +89,11 @@ pub async fn refresh(
     // The chain of roots was followed before; it goes on from where it was, unless trust begins elsewhere now.
     let root = memory.files.get("root.json").filter(|_| memory.anchor == digest);
     let root = root.map_or(&anchor.root[..], String::as_bytes);
-    let transport = Metadata { http: http.clone(), operation: operation.clone() };
+    let transport = Metadata {
+        http: http.clone(),
+        operation: operation.clone(),
+        originals: originals.cloned(),
+    };
     let limits = Limits {
         max_root_size: SMALL_BYTES_MAX,
         max_targets_size: REGISTRY_METADATA_BYTES_MAX,
@@ -89,7 +101,7 @@ pub async fn refresh(
         max_snapshot_size: SMALL_BYTES_MAX,
         max_root_updates: ROOT_UPDATES_MAX,
     };
-    let (metadata, targets) = bases(&anchor.home)?;
+    let (metadata, targets) = bases(&anchor.source)?;
     let loaded = RepositoryLoader::new(&root, metadata, targets)
         .transport(transport)
         .limits(limits)
@@ -119,7 +131,7 @@ fn bases(home: &Url) -> Result<(Url, Url), RegistryError> {
 }
 
 fn io(action: &'static str, error: &std::io::Error) -> RegistryError {
-    RegistryError::Io { path: std::env::temp_dir(), action, error: error.to_string() }
+    RegistryError::io(&std::env::temp_dir(), action, error)
 }
 
 /// Versions as they are in signed metadata, without a look at the rest.
@@ -133,10 +145,14 @@ struct Version {
     version: u64,
 }
 
+/// The number of a piece of metadata; 0 where it is none.
+pub(super) fn version_of(bytes: &[u8]) -> u64 {
+    serde_json::from_slice::<Versioned>(bytes).map_or(0, |it| it.signed.version)
+}
+
 impl Memory {
     fn version(&self, file: &str) -> u64 {
-        let text = self.files.get(file).map_or("", String::as_str);
-        serde_json::from_str::<Versioned>(text).map_or(0, |it| it.signed.version)
+        self.files.get(file).map_or(0, |text| version_of(text.as_bytes()))
     }
 }
 
@@ -177,6 +193,7 @@ fn check_delegations(repository: &Repository) -> Result<(), RegistryError> {
 struct Metadata {
     http: Http,
     operation: Operation,
+    originals: Option<Originals>,
 }
 
 /// `timestamp.json`, or one of the numbered files.
@@ -231,7 +248,12 @@ impl Metadata {
             }
             Ok(Bytes::from(bytes))
         };
-        self.operation.retry(attempt).await
+        let bytes = self.operation.retry(attempt).await?;
+        let name = url.path_segments().and_then(|mut segments| segments.next_back());
+        if let (Some(originals), Some(name)) = (&self.originals, name) {
+            originals.lock().insert(name.to_owned(), bytes.clone());
+        }
+        Ok(bytes)
     }
 }
 

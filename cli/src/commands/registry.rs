@@ -27,6 +27,14 @@ pub(crate) enum Command {
     Yank(publisher::Yank),
     /// Serve a registry to this machine, to try it out
     Serve(serve::Serve),
+    /// Copy the configured registry to a folder, to serve it to others; run it again to bring it up to date
+    Mirror {
+        /// The folder
+        dir: PathBuf,
+        /// Whose [registry] it is: address, root, certificates
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Look after the registry's own keys
     #[command(subcommand)]
     Key(publisher::Key),
@@ -91,6 +99,7 @@ pub(crate) fn run(
         Command::Publish(arguments) => publisher::publish(&arguments, printer),
         Command::Yank(arguments) => publisher::yank(&arguments, printer),
         Command::Serve(arguments) => serve::serve(&arguments, printer),
+        Command::Mirror { dir, config } => user::mirror(&dir, &config, printer),
         Command::Key(command) => publisher::key(&command, printer),
         Command::Resolve { wanted, place } => user::resolve(&wanted, &place, socket, printer),
         Command::Install { wanted, offline, downgrade, consent, place } => {

@@ -12,6 +12,7 @@ use themis_sandbox::admission::{NameSet, PublicKey, TrustedKey};
 use toml::Spanned;
 
 use super::error::ConfigError;
+use super::gpg::{self, GpgToml};
 use super::registry::{self, RegistryToml};
 use super::source::Source;
 use super::watch::{self, BudgetToml, ProbationToml, StateToml, WatchdogToml};
@@ -57,10 +58,11 @@ struct ThemisToml {
     #[serde(default)]
     workers: WorkersToml,
     registry: Option<RegistryToml>,
+    gpg: Option<GpgToml>,
 }
 
 /// A plugin's name, or `"*"`.
-enum NameOrAll {
+pub(super) enum NameOrAll {
     All,
     Name(PluginName),
 }
@@ -177,12 +179,13 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Config, ConfigError> {
     config.revoked_keys = revoked_keys(source, &file.revoked.keys, &config.trusted_keys)?;
     config.revoked_digests = file.revoked.digests;
     config.registry = file.registry.map(|it| registry::read(source, &it)).transpose()?;
+    config.gpg = file.gpg.map(|it| gpg::read(source, it)).transpose()?;
     let tables = (file.probation, file.watchdog, file.state, file.budget);
     watch::read(source, &mut config, &tables)?;
     Ok(config)
 }
 
-fn name_set(names: Vec<NameOrAll>) -> NameSet {
+pub(super) fn name_set(names: Vec<NameOrAll>) -> NameSet {
     let mut set = BTreeSet::new();
     for name in names {
         match name {

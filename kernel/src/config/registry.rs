@@ -29,6 +29,9 @@ const PIN_BYTES: usize = 32;
 pub struct RegistryConfig {
     /// Its address: `https`, with a slash at the end.
     pub url: Url,
+    /// A mirror that everything is fetched from in place of `url`. It is not believed: the registry's own keys are. Default:
+    /// none.
+    pub mirror: Option<Url>,
     /// Its root metadata, which the operator got from the publisher by a way of his own.
     pub root: Arc<[u8]>,
     /// Authorities and pins. Default: the system's authorities, no pins.
@@ -58,6 +61,7 @@ impl RegistryConfig {
     pub fn new(url: Url, root: impl Into<Arc<[u8]>>, lock_file: impl Into<PathBuf>) -> Self {
         Self {
             url,
+            mirror: None,
             root: root.into(),
             tls: TlsTrust::default(),
             allow_private: false,
@@ -73,6 +77,7 @@ impl RegistryConfig {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RegistryToml {
     url: Spanned<String>,
+    mirror: Option<Spanned<String>>,
     root: Spanned<String>,
     ca: Option<Spanned<String>>,
     #[serde(default)]
@@ -89,19 +94,13 @@ pub(super) fn read(
     source: &Source<'_>,
     table: &RegistryToml,
 ) -> Result<RegistryConfig, ConfigError> {
-    let mut url = address(source, &table.url)?;
-    if url.scheme() != "https" {
-        let what = "want an https address: nothing is fetched without TLS";
-        return Err(source.invalid(table.url.span(), what));
-    }
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
-    }
+    let url = folder(source, &table.url)?;
     let lock_file = match &table.lock_file {
         Some(path) => source.resolve(path)?,
         None => source.base_dir.join(LOCK_FILE),
     };
     let mut config = RegistryConfig::new(url, bytes(source, &table.root)?, lock_file);
+    config.mirror = table.mirror.as_ref().map(|it| folder(source, it)).transpose()?;
     if let Some(ca) = &table.ca {
         config.tls.authorities = bytes(source, ca)?;
     }
@@ -117,6 +116,19 @@ pub(super) fn read(
         config.retry_limit = Duration::from_millis(is);
     }
     Ok(config)
+}
+
+/// Where files are fetched from.
+fn folder(source: &Source<'_>, text: &Spanned<String>) -> Result<Url, ConfigError> {
+    let mut url = address(source, text)?;
+    if url.scheme() != "https" {
+        let what = "want an https address: nothing is fetched without TLS";
+        return Err(source.invalid(text.span(), what));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
 }
 
 fn address(source: &Source<'_>, text: &Spanned<String>) -> Result<Url, ConfigError> {

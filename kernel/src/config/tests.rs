@@ -208,7 +208,7 @@ fn keys_and_values_that_are_not_known_are_refused_with_their_place() {
         ],
         &expect![[r#"
             config.invalid: themis.toml:3:10: unclosed array, expected `]`
-            config.invalid: themis.toml:3:1: allowed: unknown field `allowed`, expected one of `data_dir`, `plugin_root`, `allow`, `trusted_in_process`, `default_tier`, `trusted_key`, `revoked`, `admin`, `metrics`, `plugin`, `limits`, `probation`, `watchdog`, `state`, `budget`, `workers`, `registry`
+            config.invalid: themis.toml:3:1: allowed: unknown field `allowed`, expected one of `data_dir`, `plugin_root`, `allow`, `trusted_in_process`, `default_tier`, `trusted_key`, `revoked`, `admin`, `metrics`, `plugin`, `limits`, `probation`, `watchdog`, `state`, `budget`, `workers`, `registry`, `gpg`
             config.invalid: themis.toml:6:1: metrics.port: unknown field `port`, expected `listen`
             config.invalid: themis.toml:4:1: plugin.geo.teir: unknown field `teir`, expected one of `config`, `tier`, `require`, `limits`, `autoload`, `version`, `floor`
             config.invalid: themis.toml:7:1: trusted_key[0].kind: unknown field `kind`, expected one of `id`, `path`, `not_before`, `not_after`, `plugins`
@@ -433,5 +433,41 @@ fn what_nobody_can_mean_is_refused() {
             config.invalid: themis.toml:4:14: budget.when_spent: unknown variant `panic`, expected `refuse` or `warn`
             config.invalid: themis.toml:4:1: budget.images: unknown field `images`, expected one of `generations`, `image_bytes`, `when_spent`
         "#]],
+    );
+}
+
+#[test]
+fn a_demand_for_gpg_that_nobody_could_meet_is_refused() {
+    const REST: &str = "home = \"gpg\"\nkeyring = \"gpg/pub.gpg\"\n";
+    let key = "A".repeat(40);
+    let table = |rest: &str| format!("[gpg]\n{REST}{rest}");
+    let of = |fingerprints: &str, plugins: &str| {
+        table(&format!("fingerprints = {fingerprints}\nplugins = {plugins}"))
+    };
+    let pinned = format!("[\"{key}\"]");
+    let (_dir, config) =
+        parse(&format!("data_dir = \"d\"\nplugin_root = \"p\"\n{}", of(&pinned, "[\"geo\"]")));
+    let rule = config.unwrap().policy().openpgp.unwrap();
+    assert_eq!(rule.plugins, NameSet::Only([name("geo")].into()));
+    assert_eq!(rule.fingerprints, [key.parse().unwrap()].into());
+    let wrong = [
+        table("plugins = [\"*\"]"),
+        of("[]", "[\"*\"]"),
+        of("[\"ABCD\"]", "[\"*\"]"),
+        of(&pinned, "[]"),
+        of(&pinned, "[\"Geo\"]"),
+        of(&format!("[\"{}\"]", key.to_lowercase()), "[\"*\"]"),
+    ];
+    let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
+    refusals(
+        &wrong,
+        &expect![[r#"
+        config.invalid: themis.toml:3:1: gpg: missing field `fingerprints`
+        config.invalid: themis.toml:6:16: gpg.fingerprints: name the fingerprint of at least one key that may sign
+        config.invalid: themis.toml:6:17: gpg.fingerprints[0]: "ABCD" is no key fingerprint: write the 40 or 64 digits that `gpg --fingerprint` shows, in upper case, without spaces; a key id is too short to be pinned
+        config.invalid: themis.toml:7:11: gpg.plugins: name the plugins that must be signed like this, or "*"
+        config.invalid: themis.toml:7:11: gpg.plugins: not a plugin name: want [a-z][a-z0-9_-]{0,62}, got "Geo"
+        config.invalid: themis.toml:6:17: gpg.fingerprints[0]: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is no key fingerprint: write the 40 or 64 digits that `gpg --fingerprint` shows, in upper case, without spaces; a key id is too short to be pinned
+    "#]],
     );
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AbiVersion, Capability, Encoding, ListedFile, MANIFEST_FILE, Manifest, MethodEntry,
-    RequestedLimits, SIGNATURE_FILE, SelfTest, Target,
+    OPENPGP_FILE, RequestedLimits, SIGNATURE_FILE, SelfTest, Target,
 };
 use crate::admit::{AdmitError, PathFault};
 use crate::ids::{KeyId, PluginName, PluginVersion};
@@ -429,7 +429,10 @@ fn listed_path(field: &str, value: Value) -> Result<String, Fault> {
     let path = string(field, value, usize::MAX)?;
     check_relative_path(&path)
         .map_err(|why| fault(field, format!("path {:?} is refused: {why}", shorten(&path))))?;
-    if [MANIFEST_FILE, SIGNATURE_FILE].iter().any(|own| path.eq_ignore_ascii_case(own)) {
+    if [MANIFEST_FILE, SIGNATURE_FILE, OPENPGP_FILE]
+        .iter()
+        .any(|own| path.eq_ignore_ascii_case(own))
+    {
         return Err(fault(field, format!("{path} cannot be listed")));
     }
     Ok(path)

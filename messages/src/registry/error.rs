@@ -1,6 +1,6 @@
 //! Why the marketplace refuses or fails: one enum for a single request, one for everything that is built from requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ids::{Digest, KeyId, PluginName, PluginVersion};
@@ -111,6 +111,14 @@ pub enum FetchFailure {
         /// The library's words.
         what: String,
     },
+    /// What came cannot be kept here: a full disk, or a file that may not be written.
+    #[error("{path}: what was fetched cannot be stored: {error}", path = path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        error: String,
+    },
 }
 
 fn wait(after: &Option<Duration>) -> String {
@@ -133,7 +141,8 @@ impl FetchFailure {
             | Self::NotFound { .. }
             | Self::Status { .. }
             | Self::Encoded { .. }
-            | Self::TooLarge { .. } => false,
+            | Self::TooLarge { .. }
+            | Self::Store { .. } => false,
         }
     }
 
@@ -151,7 +160,8 @@ impl FetchFailure {
             | Self::Status { .. }
             | Self::Encoded { .. }
             | Self::TooLarge { .. }
-            | Self::BrokeOff { .. } => None,
+            | Self::BrokeOff { .. }
+            | Self::Store { .. } => None,
         }
     }
 
@@ -171,6 +181,7 @@ impl FetchFailure {
             Self::Encoded { .. } => "registry.encoded",
             Self::TooLarge { .. } => "registry.too_large",
             Self::BrokeOff { .. } => "registry.broke_off",
+            Self::Store { .. } => "registry.store",
         }
     }
 }
@@ -410,6 +421,12 @@ impl MetadataFault {
 }
 
 impl RegistryError {
+    /// What the system said of a file; `action` completes "cannot …".
+    #[must_use]
+    pub fn io(path: &Path, action: &'static str, error: &std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), action, error: error.to_string() }
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -27,8 +27,8 @@
 //! compressor and their like, some fifteen crates. `miniz_oxide` forbids unsafe code in itself, is the
 //! decompressor the standard library's backtraces use, and needs one tiny crate more.
 
-use themis_messages::limits::{FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
-use themis_messages::manifest::MANIFEST_FILE;
+use themis_messages::limits::{FILE_BYTES_MAX, MANIFEST_BYTES_MAX, OPENPGP_BYTES_MAX};
+use themis_messages::manifest::{MANIFEST_FILE, OPENPGP_FILE};
 
 mod central;
 mod end;
@@ -44,7 +44,11 @@ pub use writer::{PackError, pack, pack_into};
 
 /// How large the file with this path may be, in bytes.
 fn file_bytes_max(path: &str) -> u64 {
-    if path == MANIFEST_FILE { MANIFEST_BYTES_MAX } else { FILE_BYTES_MAX }
+    match path {
+        MANIFEST_FILE => MANIFEST_BYTES_MAX,
+        OPENPGP_FILE => OPENPGP_BYTES_MAX,
+        _ => FILE_BYTES_MAX,
+    }
 }
 
 #[cfg(test)]

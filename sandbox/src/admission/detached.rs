@@ -45,6 +45,9 @@ pub(super) fn admit(
     let key_id = policy.only_key(&path, name)?;
     let key = policy.check_key(&path, key_id, name, admission.now)?;
     verify(&path, image.bytes(), &signature, key)?;
+    if let Some(rule) = policy.openpgp_for(name) {
+        rule.check(dir.open_path(&format!("{file_name}.asc")), &path, image.bytes())?;
+    }
     policy.check_floor(name, version)?;
     policy.check_digest(&path, image.digest())?;
     let tier = policy.tier_for(name, admission.request.tier)?;

@@ -94,6 +94,7 @@ pub(super) fn policy(key: PublicKey) -> Policy {
         keys: vec![pin(key)],
         revoked_keys: Default::default(),
         revoked_digests: Default::default(),
+        openpgp: None,
         floors: Default::default(),
         file_bytes_max: FILE_BYTES_MAX,
         wasm_memory_bytes_max: u64::MAX,

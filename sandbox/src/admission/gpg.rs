@@ -26,6 +26,7 @@ mod fingerprint;
 mod input;
 mod output;
 mod packet;
+mod rule;
 mod run;
 mod setup;
 mod status;
@@ -39,12 +40,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use setup::Checked;
+use themis_messages::limits::OPENPGP_BYTES_MAX;
 
 pub use decide::{GpgRefusal, GpgSignature, HashAlgorithm, decide};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use input::{GpgInput, GpgInputError};
 pub use output::{GpgOutput, GpgResult, GpgStream};
 pub use packet::SignatureFileFault;
+pub use rule::GpgRule;
 pub use run::GpgRunError;
 pub use setup::{GpgPart, GpgSetupError};
 pub use verify::GpgVerifyError;
@@ -90,7 +93,7 @@ impl Default for GpgLimits {
             time: Duration::from_secs(30),
             kept_bytes: 64 << 10,
             output_bytes_max: 8 << 20,
-            signature_bytes_max: 64 << 10,
+            signature_bytes_max: OPENPGP_BYTES_MAX,
         }
     }
 }

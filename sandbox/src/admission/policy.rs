@@ -6,6 +6,7 @@ use std::path::Path;
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId, PluginName, PluginVersion, Tier};
 
+use super::gpg::GpgRule;
 use super::keys::PublicKey;
 
 /// A set of plugin names.
@@ -60,6 +61,8 @@ pub struct Policy {
     pub revoked_keys: BTreeSet<KeyId>,
     /// Manifests and files that never load again.
     pub revoked_digests: BTreeSet<Digest>,
+    /// Which plugins need an OpenPGP signature as well. Default: none does.
+    pub openpgp: Option<GpgRule>,
     /// Lowest version by plugin.
     pub floors: BTreeMap<PluginName, PluginVersion>,
     /// Largest single file, in bytes.
@@ -151,6 +154,12 @@ impl Policy {
                 entitled: live.len(),
             }),
         }
+    }
+
+    /// What the operator demands of the plugin beside the Ed25519 signature.
+    #[must_use]
+    pub fn openpgp_for(&self, name: &PluginName) -> Option<&GpgRule> {
+        self.openpgp.as_ref().filter(|rule| rule.plugins.contains(name))
     }
 
     /// Whether the version is not below the plugin's floor.

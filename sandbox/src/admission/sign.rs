@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use themis_messages::admit::{AdmitError, PathFault};
 use themis_messages::limits::{FILE_BYTES_MAX, FILES_MAX, MANIFEST_BYTES_MAX};
 use themis_messages::manifest::{
-    MANIFEST_FILE, Manifest, SIGNATURE_FILE, Target, check_relative_path,
+    MANIFEST_FILE, Manifest, OPENPGP_FILE, SIGNATURE_FILE, Target, check_relative_path,
 };
 use themis_messages::strict_json::{self, StrictJsonError};
 
@@ -157,9 +157,9 @@ fn found_files(dir: &Dir) -> Result<Vec<Value>, SignError> {
 }
 
 fn collect(dir: &Dir, below: &str, paths: &mut Vec<String>) -> Result<(), SignError> {
-    for entry in dir.entries(FILES_MAX + 3)? {
+    for entry in dir.entries(FILES_MAX + 4)? {
         let path = format!("{below}{}", entry.name);
-        if [MANIFEST_FILE, SIGNATURE_FILE].contains(&path.as_str()) {
+        if [MANIFEST_FILE, SIGNATURE_FILE, OPENPGP_FILE].contains(&path.as_str()) {
             continue;
         }
         // The length bounds how deep this goes.

@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, KeyId};
 use themis_messages::limits::{FILES_MAX, MANIFEST_BYTES_MAX, PLUGIN_BYTES_MAX, SIGNATURE_BYTES};
-use themis_messages::manifest::{ListedFile, MANIFEST_FILE, Manifest, SIGNATURE_FILE};
+use themis_messages::manifest::{
+    ListedFile, MANIFEST_FILE, Manifest, OPENPGP_FILE, SIGNATURE_FILE,
+};
 
 use super::descriptor::unsupported;
 use super::keys::{PublicKey, SignatureFault};
@@ -47,6 +49,9 @@ pub(super) fn check_signed(
     let key = policy.check_key(&path, manifest.key_id, &manifest.name, now)?;
     let signature = read_signature(source, SIGNATURE_FILE)?;
     verify(&path, &bytes, &signature, key)?;
+    if let Some(rule) = policy.openpgp_for(&manifest.name) {
+        rule.check(source.open_path(OPENPGP_FILE), &path, &bytes)?;
+    }
 
     if let Some(expires) = manifest.expires.filter(|expires| now > *expires) {
         return Err(AdmitError::ManifestExpired { path, expires });
@@ -123,7 +128,7 @@ pub(super) fn check_listing(source: Source<'_>, manifest: &Manifest) -> Result<(
     let mut missing: BTreeSet<&str> =
         manifest.files.iter().map(|file| file.path.as_str()).collect();
     let mut expected = missing.clone();
-    expected.extend([MANIFEST_FILE, SIGNATURE_FILE]);
+    expected.extend([MANIFEST_FILE, SIGNATURE_FILE, OPENPGP_FILE]);
     // Directories on the way to a listed file; any other is as unlisted as a file.
     let parents: BTreeSet<&str> = manifest
         .files
@@ -155,7 +160,7 @@ fn list<'a>(
     missing: &mut BTreeSet<&'a str>,
 ) -> Result<(), AdmitError> {
     // With one entry more than could be listed, at least one is not.
-    for entry in dir.entries(FILES_MAX + 3)? {
+    for entry in dir.entries(FILES_MAX + 4)? {
         let path = format!("{below}{}", entry.name);
         if entry.kind.is_symlink() {
             return Err(AdmitError::PathSymlink { path: dir.path.join(&entry.name) });

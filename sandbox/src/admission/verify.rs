@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use themis_messages::admit::AdmitError;
 use themis_messages::ids::{Digest, Tier};
-use themis_messages::limits::{FILE_BYTES_MAX, MANIFEST_BYTES_MAX, WASM_MEMORY_BYTES_MAX};
-use themis_messages::manifest::{MANIFEST_FILE, Manifest, SIGNATURE_FILE, Target};
+use themis_messages::limits::{
+    FILE_BYTES_MAX, MANIFEST_BYTES_MAX, OPENPGP_BYTES_MAX, WASM_MEMORY_BYTES_MAX,
+};
+use themis_messages::manifest::{MANIFEST_FILE, Manifest, OPENPGP_FILE, SIGNATURE_FILE, Target};
 
 use super::bundle::pack;
 use super::elf::preflight;
@@ -194,6 +196,11 @@ pub fn pack_dir(dir: &Path, to: Option<&Path>) -> Result<(Manifest, PathBuf), Si
         (MANIFEST_FILE.to_owned(), bytes),
         (SIGNATURE_FILE.to_owned(), signature.bytes.to_vec()),
     ];
+    match source.open_path(OPENPGP_FILE) {
+        Ok(file) => files.push((OPENPGP_FILE.to_owned(), file.read(OPENPGP_BYTES_MAX)?)),
+        Err(AdmitError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     check_files(source, &manifest, &trusting(Vec::new()), |listed, file| {
         let bytes = file.read(FILE_BYTES_MAX)?;
         let digest = Digest(Sha256::digest(&bytes).into());
@@ -219,6 +226,7 @@ fn trusting(keys: Vec<TrustedKey>) -> Policy {
         keys,
         revoked_keys: Default::default(),
         revoked_digests: Default::default(),
+        openpgp: None,
         floors: Default::default(),
         file_bytes_max: FILE_BYTES_MAX,
         wasm_memory_bytes_max: WASM_MEMORY_BYTES_MAX,

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use themis_kernel::market::{InstallReport, InstallRequest, Progress, Resolved, Wanted};
+use themis_kernel::market::{
+    InstallReport, InstallRequest, Progress, RegistryError, Resolved, Wanted,
+};
+use themis_kernel::registry::mirror::Mirrored;
 use themis_kernel::{Config, Kernel};
 use tokio::sync::mpsc;
 
@@ -93,19 +96,52 @@ fn install_alone(
     request: &InstallRequest,
     steps: &Steps,
 ) -> Result<InstallReport, Failure> {
+    let market = kernel.marketplace();
+    showing(steps, |told| async move { market.install(request.clone(), Some(told)).await })
+}
+
+/// Does something, and shows how far it is.
+fn showing<T, F>(
+    steps: &Steps,
+    work: impl FnOnce(mpsc::Sender<Progress>) -> F,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, RegistryError>>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("registry.runtime", error))?;
     runtime.block_on(async {
         let (told, mut heard) = mpsc::channel(STEPS_MAX);
-        let market = kernel.marketplace();
-        let installing = market.install(request.clone(), Some(told));
         let showing = async {
             while let Some(step) = heard.recv().await {
                 steps.show(&step);
             }
         };
-        let (installed, ()) = tokio::join!(installing, showing);
-        Ok(installed?)
+        let (done, ()) = tokio::join!(work(told), showing);
+        Ok(done?)
+    })
+}
+
+pub(super) fn mirror(dir: &Path, config: &Path, printer: Printer) -> Result<(), Failure> {
+    let config = Config::from_file(config)?;
+    let steps = Steps::new(printer.json);
+    let mirrored: Mirrored =
+        showing(&steps, |told| async { themis_kernel::mirror(&config, dir, Some(told)).await })?;
+    drop(steps);
+    for refused in &mirrored.refused {
+        eprintln!("themis: passed over: {}", crate::output::clean(refused));
+    }
+    printer.show(&mirrored, |it| {
+        format!(
+            "publication {} with {} versions, {} of them new ({} bytes): serve {} over HTTPS, and bring it up to \
+             date before {}",
+            it.version,
+            it.releases,
+            it.fetched,
+            it.bytes,
+            it.public.display(),
+            it.expires
+        )
     })
 }
 

@@ -166,7 +166,7 @@ pub(super) fn read_open(
 
 /// A nameless file with these bytes that nobody can change any more.
 pub(super) fn sealed(bytes: &[u8]) -> Result<OwnedFd, Errno> {
-    let make = |flags| rustix::fs::memfd_create("themis-gpg-signature", flags);
+    let make = |flags| rustix::fs::memfd_create("themis-gpg", flags);
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = match make(flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know the flag.

@@ -26,9 +26,9 @@ pub enum GpgVerifyError {
         /// What is wrong with it.
         fault: SignatureFileFault,
     },
-    /// The system would not hold a private copy of the signature. gpg was not run.
-    #[error("cannot make a private copy of the signature in memory: {error}")]
-    SignatureCopy {
+    /// The system would not hold a private copy of what gpg is to read. gpg was not run.
+    #[error("cannot make a private copy for gpg in memory: {error}")]
+    Copy {
         /// The system's words.
         error: String,
     },
@@ -54,7 +54,7 @@ impl GpgVerifyError {
         match self {
             Self::NothingPinned => "gpg.nothing_pinned",
             Self::SignatureFile { fault, .. } => fault.code(),
-            Self::SignatureCopy { .. } => "gpg.signature_copy",
+            Self::Copy { .. } => "gpg.copy",
             Self::Run(error) => error.code(),
             Self::Refused { reason, .. } => reason.code(),
         }
@@ -106,6 +106,18 @@ impl Gpg {
         self.judge(&signature, &sig_path, &data, pinned)
     }
 
+    /// As [`Self::verify`], with the signature's bytes at hand.
+    pub(super) fn verify_parts(
+        &self,
+        signature: &[u8],
+        sig_path: &Path,
+        data: &Path,
+        pinned: &BTreeSet<Fingerprint>,
+    ) -> Result<GpgSignature, GpgVerifyError> {
+        check_pinned(pinned)?;
+        self.judge(signature, sig_path, data, pinned)
+    }
+
     /// gpg is given the packet that was found, in a file of its own, and not the signature file: so there is
     /// nothing in it that the two could read differently.
     fn judge(
@@ -118,7 +130,7 @@ impl Gpg {
         let packet = only_signature(signature)
             .map_err(|fault| GpgVerifyError::SignatureFile { path: sig_path.to_owned(), fault })?;
         let packet = input::sealed(&packet)
-            .map_err(|errno| GpgVerifyError::SignatureCopy { error: errno.to_string() })?;
+            .map_err(|errno| GpgVerifyError::Copy { error: errno.to_string() })?;
         let packet_path =
             input::open(GpgInput::Signature, packet.as_fd(), None).map_err(GpgRunError::from)?;
         let result = self.run(&packet_path, data)?;
