@@ -72,6 +72,24 @@ pub async fn install(
 ) -> Result<InstallReport, RegistryError> {
     let settings = settings(environment)?;
     let _alone = settings.installing.lock().await;
+    let installed = install_alone(environment, settings, request, actor, told).await;
+    if let Err(error) = &installed {
+        let mut entry = AuditEntry::new(AuditEvent::Install, AuditOutcome::Failed, actor);
+        entry.plugin = request.wanted.first().map(|it| it.plugin.clone());
+        entry.code = Some(error.code().to_owned());
+        entry.reason = Some(error.to_string());
+        environment.record(entry).await?;
+    }
+    installed
+}
+
+async fn install_alone(
+    environment: &Arc<Environment>,
+    settings: &RegistrySettings,
+    request: &InstallRequest,
+    actor: &str,
+    told: Option<mpsc::Sender<Progress>>,
+) -> Result<InstallReport, RegistryError> {
     let path = settings.lock_file.clone();
     let lock = off_thread(&settings.lock_file, "read", move || Lock::read(&path)).await?;
     let operation = Operation::start(settings.retry_limit, told.clone());
@@ -166,15 +184,18 @@ impl Installation<'_> {
             return Err(RegistryError::Downgrade { plugin, version, floor });
         }
         let home = self.settings.anchor.home.to_string();
-        let Some(before) = self.lock.find(&plugin) else { return Ok(()) };
-        if before.registry != home {
+        let before = self.lock.find(&plugin);
+        if let Some(before) = before.filter(|it| it.registry != home) {
             let bound = Box::new((before.registry.clone(), home));
             return Err(RegistryError::Bound { plugin, bound });
         }
         if self.request.approve {
             return Ok(());
         }
-        match plan::news(&before.release, release) {
+        // The key is remembered apart from the lock file: taking a plugin out of that does not make it another's.
+        let key = recall(self.environment, Note::Publisher(plugin.clone())).await?;
+        let key = key.or_else(|| before.map(|it| it.release.key_id));
+        match plan::news(before.map(|it| &it.release), key, release) {
             what if what.is_empty() => Ok(()),
             what => Err(RegistryError::Approval { plugin, what }),
         }

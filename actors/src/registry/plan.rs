@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use themis_messages::ids::PluginName;
+use semver::VersionReq;
+use themis_messages::ids::{KeyId, PluginName};
 use themis_messages::limits::RESOLVE_DEADLINE;
 use themis_messages::registry::{
     InstallRequest, Planned, RegistryError, Release, Resolved, Wanted,
@@ -26,7 +27,8 @@ pub struct InstallPlan {
     pub releases: Vec<Release>,
 }
 
-/// Chooses from what the registry offers.
+/// Chooses from what the registry offers. What is installed and not asked for stays as it is; where that leaves no choice,
+/// installed plugins that need what is asked for may change with it.
 ///
 /// # Errors
 /// [`RegistryError::Resolve`].
@@ -35,7 +37,31 @@ pub fn choose(
     lock: &Lock,
     request: &InstallRequest,
 ) -> Result<InstallPlan, RegistryError> {
-    let wanted = all_wanted(lock, request);
+    let started = Instant::now();
+    let spent = || started.elapsed() >= RESOLVE_DEADLINE;
+    let limits = Limits { spent: &spent, budget: RESOLVE_DEADLINE, decisions: DECISIONS_MAX };
+    let chosen = |moving: &BTreeSet<PluginName>| {
+        resolve_with(&offer.index, &question(lock, request, moving), &limits, |step| {
+            offer.find(&step.plugin, &step.version)
+        })
+    };
+    let first = chosen(&BTreeSet::new());
+    let conflict = |error: &RegistryError| error.code() == "resolve.conflict";
+    let dependents = dependents(lock, request);
+    if dependents.is_empty() || !first.as_ref().is_err_and(conflict) {
+        return first.map_err(|error| with_refused(error, offer));
+    }
+    // If they cannot change either, what holds them is the answer.
+    chosen(&dependents).or(first).map_err(|error| with_refused(error, offer))
+}
+
+/// What is asked of the resolver; `moving` may change, though nobody asked for that.
+fn question(lock: &Lock, request: &InstallRequest, moving: &BTreeSet<PluginName>) -> Request {
+    let mut wanted = all_wanted(lock, request);
+    wanted.extend(lock.plugins().filter(|it| moving.contains(&it.release.plugin)).map(|it| {
+        let version = it.wanted.clone().unwrap_or(VersionReq::STAR);
+        Wanted { plugin: it.release.plugin.clone(), version }
+    }));
     let named: BTreeSet<&PluginName> = wanted.iter().map(|it| &it.plugin).collect();
     let installed = lock.plugins().map(|it| &it.release);
     let locked = installed.clone().map(|it| (it.plugin.clone(), it.version.clone()));
@@ -54,16 +80,39 @@ pub fn choose(
             wanted: wanted.clone(),
         })
     });
-    let request = Request {
-        wanted: wanted.iter().map(|it| (it.plugin.clone(), it.version.clone())).collect(),
+    Request {
         locked: locked.collect(),
         update,
         stays: stays.collect(),
+        wanted: wanted.iter().map(|it| (it.plugin.clone(), it.version.clone())).collect(),
+    }
+}
+
+/// Installed plugins that need what is asked for, directly or through others, and are not asked for themselves.
+fn dependents(lock: &Lock, request: &InstallRequest) -> BTreeSet<PluginName> {
+    let named: BTreeSet<_> = request.wanted.iter().map(|it| it.plugin.clone()).collect();
+    let mut found = named.clone();
+    loop {
+        let needs = |release: &Release| release.dependencies.keys().any(|it| found.contains(it));
+        let releases = lock.plugins().map(|it| &it.release);
+        let more: BTreeSet<_> =
+            releases.filter(|it| needs(it)).map(|it| it.plugin.clone()).collect();
+        if more.is_subset(&found) {
+            return found.difference(&named).cloned().collect();
+        }
+        found.extend(more);
+    }
+}
+
+/// What cannot be chosen may be what was passed over.
+fn with_refused(error: RegistryError, offer: &Offer) -> RegistryError {
+    let (RegistryError::Resolve { code, message }, Some(first)) = (&error, offer.refused.first())
+    else {
+        return error;
     };
-    let started = Instant::now();
-    let spent = || started.elapsed() >= RESOLVE_DEADLINE;
-    let limits = Limits { spent: &spent, budget: RESOLVE_DEADLINE, decisions: DECISIONS_MAX };
-    resolve_with(&offer.index, &request, &limits, |step| offer.find(&step.plugin, &step.version))
+    let count = offer.refused.len();
+    let message = format!("{message} ({count} entries were passed over; the first: {first})");
+    RegistryError::Resolve { code, message }
 }
 
 /// What is asked for: by name, or everything that somebody once asked for.
@@ -145,18 +194,20 @@ pub fn resolved(
     Ok(Resolved { url: settings.url_of(&release)?.to_string(), release, plan: plan.steps })
 }
 
-/// What an update of an installed plugin brings that nobody has agreed to yet: needs, rights, another publisher.
+/// What a release brings that nobody has agreed to yet: needs and rights that the installed one does not have, and another
+/// publisher's key than the plugin had so far.
 #[must_use]
-pub fn news(before: &Release, after: &Release) -> Vec<String> {
+pub fn news(before: Option<&Release>, key: Option<KeyId>, after: &Release) -> Vec<String> {
     let mut news = Vec::new();
-    for dependency in after.dependencies.keys().filter(|it| !before.dependencies.contains_key(it)) {
-        news.push(format!("it needs {dependency}"));
+    if let Some(before) = before {
+        let known = &before.dependencies;
+        let needs = after.dependencies.keys().filter(|it| !known.contains_key(it));
+        news.extend(needs.map(|dependency| format!("it needs {dependency}")));
+        let rights = after.capabilities.difference(&before.capabilities);
+        news.extend(rights.map(|capability| format!("it may use {capability:?}")));
     }
-    for capability in after.capabilities.difference(&before.capabilities) {
-        news.push(format!("it may use {capability:?}"));
-    }
-    if before.key_id != after.key_id {
-        news.push(format!("its publisher's key {} in place of {}", after.key_id, before.key_id));
+    if let Some(key) = key.filter(|key| *key != after.key_id) {
+        news.push(format!("its publisher's key {} in place of {key}", after.key_id));
     }
     news
 }

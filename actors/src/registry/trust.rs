@@ -117,6 +117,7 @@ pub async fn refresh(
         let text = tokio::fs::read_to_string(scratch.path().join(name)).await;
         files.insert(name.to_owned(), text.map_err(|error| io("read verified metadata", &error))?);
     }
+    check_same(memory, &files)?;
     Ok((repository, Memory { anchor: digest, files }))
 }
 
@@ -154,6 +155,28 @@ impl Memory {
     fn version(&self, file: &str) -> u64 {
         self.files.get(file).map_or(0, |text| version_of(text.as_bytes()))
     }
+}
+
+/// What is signed, whatever it is.
+#[derive(Deserialize)]
+struct Contents {
+    signed: serde_json::Value,
+}
+
+/// One number stands for one content: somebody who signs two of them shows each to somebody else.
+fn check_same(memory: &Memory, now: &BTreeMap<String, String>) -> Result<(), RegistryError> {
+    let contents = |text: &String| serde_json::from_str::<Contents>(text).map(|it| it.signed).ok();
+    for role in ["root", "timestamp", "snapshot", "targets"] {
+        let file = format!("{role}.json");
+        let (Some(before), Some(now)) = (memory.files.get(&file), now.get(&file)) else { continue };
+        let number = version_of(now.as_bytes());
+        if number == version_of(before.as_bytes()) && contents(before) != contents(now) {
+            let why =
+                format!("version {number} was something else before: one of the two is forged");
+            return Err(RegistryError::Metadata { role, fault: MetadataFault::Equivocation, why });
+        }
+    }
+    Ok(())
 }
 
 /// No version may be further ahead of the last one than publishing makes it. After new root metadata, which is how a

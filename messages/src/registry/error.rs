@@ -397,6 +397,8 @@ pub enum MetadataFault {
     Mismatch,
     /// A version that is further ahead than any publisher comes.
     FastForward,
+    /// One version with two contents.
+    Equivocation,
     /// Not what it must look like.
     Malformed,
     /// The clock of this machine was set back.
@@ -413,6 +415,7 @@ impl MetadataFault {
             Self::Expired => "registry.expired",
             Self::Mismatch => "registry.mismatch",
             Self::FastForward => "registry.fast_forward",
+            Self::Equivocation => "registry.equivocation",
             Self::Malformed => "registry.malformed",
             Self::Clock => "registry.clock",
             Self::RootChain => "registry.root",

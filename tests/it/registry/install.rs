@@ -2,6 +2,8 @@
 
 use serde_json::json;
 use themis_kernel::Kernel;
+use themis_kernel::admission::NameSet;
+use themis_kernel::audit::{AuditEvent, AuditOutcome};
 
 use super::*;
 
@@ -392,6 +394,87 @@ async fn a_plugin_stays_with_its_registry() {
     let kernel = start(moved).await;
     let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
     assert_eq!(error.code(), "registry.bound", "{error}");
+    kernel.shutdown().await;
+}
+
+/// The key of a plugin's first installation counts, whatever becomes of the lock file.
+#[tokio::test]
+async fn a_plugin_stays_with_its_publisher() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, mut config) = published.host(&web);
+    let other = Site::new();
+    config.trusted_keys.extend(other.config(&[]).trusted_keys.into_iter().map(|mut it| {
+        it.label = "other".to_owned();
+        it
+    }));
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let dir = other.root().join(other.add(&Fixture::c("counter.c", "counter", "1.1.0")));
+    let bundle = site.path().join("other.tdb");
+    pack_dir(&dir, Some(&bundle)).unwrap();
+    published.registry.add(&bundle, &other.key.public_key()).await.unwrap();
+    published.publish().await;
+    std::fs::remove_file(site.path().join("themis.lock")).unwrap();
+    std::fs::remove_dir_all(site.root().join("counter")).unwrap();
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.approval", "{error}");
+    let approved = InstallRequest { approve: true, ..wanted(&["counter"]) };
+    assert_eq!(install(&kernel, approved).await.unwrap(), ["counter 1.1.0"]);
+    kernel.shutdown().await;
+}
+
+/// Version `major` of `base`, or of `top`, which needs the same of `base`.
+fn storey(name: &str, major: u32) -> Fixture {
+    let fixture = Fixture::c("counter.c", name, &format!("{major}.0.0"));
+    match name {
+        "top" => fixture.with("dependencies", json!({"base": format!("^{major}")})),
+        _ => fixture,
+    }
+}
+
+#[tokio::test]
+async fn what_an_update_would_break_is_updated_and_reloaded_with_it() {
+    let published = Published::new(&[]).await;
+    for name in ["base", "top"] {
+        published.add(&storey(name, 1)).await;
+    }
+    published.publish().await;
+    let web = Web::serve(published.public());
+    let (_site, mut config) = published.host(&web);
+    let names = ["base", "top"].map(|name| name.parse().unwrap());
+    config.allow = NameSet::Only(names.clone().into());
+    config.trusted_in_process = names.into();
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["top"])).await.unwrap();
+    for path in ["base/1.0.0", "top/1.0.0"] {
+        kernel.loader().load(path, None).await.unwrap();
+    }
+    for name in ["base", "top"] {
+        published.add(&storey(name, 2)).await;
+    }
+    published.publish().await;
+    let installed = install(&kernel, wanted(&["base@^2"])).await.unwrap();
+    assert_eq!(installed, ["base 2.0.0", "top 2.0.0"]);
+    for name in ["base", "top"] {
+        let serves = kernel.plugin(name).unwrap().info().version.unwrap();
+        assert_eq!(serves.to_string(), "2.0.0", "{name}");
+    }
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_installation_that_failed_is_on_record() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (_site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter@^2"])).await.unwrap_err();
+    let records = kernel.audit_records(0, 100).await.unwrap();
+    let record = records.iter().find(|it| it.event == AuditEvent::Install).unwrap();
+    assert_eq!(record.outcome, AuditOutcome::Failed);
+    assert_eq!(record.code.as_deref(), Some("resolve.no_version"));
+    assert_eq!(record.plugin.as_ref().unwrap().as_str(), "counter");
     kernel.shutdown().await;
 }
 

@@ -61,6 +61,18 @@ async fn a_version_that_nobody_gets_to_is_refused() {
     assert_eq!(refused(&published, &web, &Memory::default()).await, "registry.fast_forward");
 }
 
+/// C31: who shows one half of his users something else is found out by each who has seen both.
+#[tokio::test]
+async fn one_number_stands_for_one_content() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (_, memory) = look(&published, &web, &Memory::default()).await.unwrap();
+    published.forge_targets(0, |signed| signed["targets"] = json!({}));
+    assert_eq!(refused(&published, &web, &memory).await, "registry.equivocation");
+    let (names, _) = look(&published, &web, &Memory::default()).await.unwrap();
+    assert!(names.is_empty(), "somebody who has seen nothing cannot know");
+}
+
 #[tokio::test]
 async fn parts_that_do_not_belong_together_are_refused() {
     for (name, bytes) in [
