@@ -103,9 +103,17 @@ fn main() -> std::io::Result<()> {
         eprintln!("measuring worker grpc ...");
         measured.rows.extend(workers::call_beside_grpc());
     }
-    if wanted("market gpg") {
-        eprintln!("measuring market gpg ...");
-        measured.rows.extend(market::gpg());
+    // What needs a program that may not be here.
+    let with: [(&str, fn() -> Option<report::Row>); 3] = [
+        ("market gpg", market::gpg),
+        ("market install", market::install),
+        ("market questions", market::questions),
+    ];
+    for (name, bench) in with {
+        if wanted(name) {
+            eprintln!("measuring {name} ...");
+            measured.rows.extend(bench());
+        }
     }
     if wanted("wasm extism") {
         eprintln!("measuring wasm extism ...");

@@ -1,4 +1,5 @@
-//! The marketplace: choosing versions beside bare PubGrub on the same data, and verifying beside gpg itself.
+//! The marketplace: choosing versions beside bare PubGrub on the same data, verifying beside gpg itself, and installing from
+//! nginx beside curl.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -10,11 +11,24 @@ use std::time::Duration;
 use pubgrub::{OfflineDependencyProvider, Ranges};
 use semver::{Version, VersionReq};
 use themis_kernel::admission::gpg::{Fingerprint, Gpg};
+use themis_kernel::config::RegistryConfig;
+use themis_kernel::market::InstallRequest;
+use themis_kernel::registry::publish::root::Founding;
+use themis_kernel::registry::publish::{Registry, Validity};
 use themis_kernel::registry::resolve::{Index, Limits, Release, Releases, Request, resolve};
+
+use themis_kernel::admission::pack_dir;
+use themis_kernel::{Config, Kernel};
+use themis_tests::nginx::{self, Nginx};
+use themis_tests::{Fixture, Site};
 
 use crate::report::{Row, Times};
 
 const RESOLVES: usize = 20;
+const INSTALLS: usize = 30;
+/// Questions at once, and how often.
+const QUESTIONS: usize = 1_000;
+const ROUNDS: usize = 10;
 const GPG_RUNS: usize = 100;
 const GPG: &str = "/usr/bin/gpg";
 
@@ -217,5 +231,130 @@ pub(crate) fn gpg() -> Option<Row> {
         baseline_ns: theirs.p50(),
         must_held: ours.p50() <= 500_000_000,
         goal_met: ours.p50() * 10 <= theirs.p50() * 11,
+    })
+}
+
+/// A registry behind nginx with one plugin of a megabyte.
+struct Shop {
+    site: Site,
+    registry: Registry,
+    server: Nginx,
+}
+
+impl Shop {
+    fn new() -> Option<Self> {
+        let program = nginx::program()?;
+        let site = Site::new();
+        let mut dice = Dice(7);
+        // Nothing that could be packed smaller.
+        let data: Vec<u8> = (0..1 << 20).map(|_| dice.roll(256).to_le_bytes()[0]).collect();
+        let plugin = Fixture::c("counter.c", "counter", "1.0.0").data("data/table", &data);
+        let dir = site.root().join(site.add(&plugin));
+        let bundle = site.path().join("counter.tdb");
+        pack_dir(&dir, Some(&bundle)).expect("packed");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let registry = runtime.expect("a runtime").block_on(async {
+            let founding = Founding { root_keys: 1, threshold: 1, validity: Validity::default() };
+            let made = Registry::init(&site.path().join("registry"), founding).await;
+            let registry = made.expect("made");
+            registry.add(&bundle, &site.key.public_key()).await.expect("added");
+            registry.publish(Validity::default()).await.expect("published");
+            registry
+        });
+        let server = Nginx::serve(&program, site.path(), &registry.public());
+        Some(Self { site, registry, server })
+    }
+
+    /// Somebody who has installed nothing yet.
+    fn host(&self) -> (Site, Config) {
+        let site = Site::new();
+        let mut config = site.config(&["counter"]);
+        config.trusted_keys = self.site.config(&[]).trusted_keys;
+        let root = std::fs::read(self.registry.public().join("metadata/1.root.json"));
+        let url = self.server.url().parse().expect("an address");
+        let lock_file = site.path().join("themis.lock");
+        let mut registry = RegistryConfig::new(url, root.expect("the root"), lock_file);
+        registry.tls.authorities = std::fs::read(self.site.path().join("ca.pem")).expect("a ca");
+        config.registry = Some(registry);
+        (site, config)
+    }
+
+    /// Fetches the bundle as anybody would.
+    fn curl(&self) {
+        let dir = self.registry.public().join("targets/counter");
+        let bundle = std::fs::read_dir(dir).expect("published").next().expect("one").expect("read");
+        let name = bundle.file_name();
+        let url = format!("{}targets/counter/{}", self.server.url(), text(name.as_ref()));
+        let fetched = Command::new("curl")
+            .args(["--silent", "--fail", "--cacert"])
+            .arg(self.site.path().join("ca.pem"))
+            .arg("--output")
+            .arg(self.site.path().join("fetched"))
+            .arg(url)
+            .status();
+        assert!(fetched.expect("curl runs").success());
+    }
+}
+
+/// From nothing to installed, and on record: metadata, download, verification, files and floors made durable.
+pub(crate) fn install() -> Option<Row> {
+    let shop = Shop::new()?;
+    let (mut ours, mut theirs) = (Times::new(), Times::new());
+    for _ in 0..INSTALLS {
+        let (_site, config) = shop.host();
+        let kernel = Kernel::start_blocking(config).expect("it starts");
+        let wanted = vec!["counter@^1".parse().expect("a wish")];
+        let request = InstallRequest { wanted, ..InstallRequest::default() };
+        ours.merge(&Times::of(1, || {
+            let installed = kernel.marketplace().install_blocking(request.clone());
+            assert_eq!(installed.expect("installed").installed.len(), 1);
+        }));
+        kernel.shutdown_blocking();
+        theirs.merge(&Times::of(1, || shop.curl()));
+    }
+    Some(Row {
+        what: "cold install of a plugin of 1 MiB from nginx",
+        must: "-",
+        goal: "-",
+        p50_ns: ours.p50(),
+        p99_ns: ours.p99(),
+        baseline: "curl of the bundle, its process included",
+        baseline_ns: theirs.p50(),
+        must_held: true,
+        goal_met: true,
+    })
+}
+
+/// All of them answered; who asks while metadata is being fetched shares the answer.
+pub(crate) fn questions() -> Option<Row> {
+    let shop = Shop::new()?;
+    let (_site, config) = shop.host();
+    let kernel = Kernel::start_blocking(config).expect("it starts");
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
+    let ask = |count: usize| {
+        runtime.block_on(async {
+            let asked = (0..count).map(|_| {
+                let market = kernel.marketplace();
+                let plugin = "counter".parse().expect("a name");
+                tokio::spawn(async move { market.resolve(&plugin, VersionReq::STAR).await })
+            });
+            for asked in asked.collect::<Vec<_>>() {
+                asked.await.expect("asked").expect("an answer");
+            }
+        });
+    };
+    let (many, one) = (Times::of(ROUNDS, || ask(QUESTIONS)), Times::of(ROUNDS, || ask(1)));
+    kernel.shutdown_blocking();
+    Some(Row {
+        what: "1,000 resolves at once, all answered",
+        must: "-",
+        goal: "-",
+        p50_ns: many.p50(),
+        p99_ns: many.p99(),
+        baseline: "one alone",
+        baseline_ns: one.p50(),
+        must_held: true,
+        goal_met: true,
     })
 }

@@ -21,6 +21,7 @@ use themis_kernel::instance::Instance;
 use themis_kernel::{Config, Kernel};
 use themis_sandbox::native;
 
+pub mod nginx;
 pub mod web;
 
 /// Where this repository lies.
