@@ -77,6 +77,18 @@ const BENCHES: [(&str, Bench); 23] = [
     ("market resolve many", market::resolve_many),
 ];
 
+/// Nothing, where what it needs is not here.
+type MayBench = fn() -> Vec<Row>;
+
+/// Those that need another program, or give several rows.
+const BENCHES_WITH: [(&str, MayBench); 5] = [
+    ("worker grpc", || Vec::from_iter(workers::call_beside_grpc())),
+    ("market gpg", || Vec::from_iter(market::gpg())),
+    ("market install", || Vec::from_iter(market::install())),
+    ("market questions", || Vec::from_iter(market::questions())),
+    ("wasm extism", || Vec::from_iter(wasm::calls_beside_extism())),
+];
+
 /// Sandboxes that must leave nothing behind.
 const CYCLES: usize = 1_000;
 
@@ -99,25 +111,11 @@ fn main() -> std::io::Result<()> {
             measured.rows.push(bench());
         }
     }
-    if wanted("worker grpc") {
-        eprintln!("measuring worker grpc ...");
-        measured.rows.extend(workers::call_beside_grpc());
-    }
-    // What needs a program that may not be here.
-    let with: [(&str, fn() -> Option<report::Row>); 3] = [
-        ("market gpg", market::gpg),
-        ("market install", market::install),
-        ("market questions", market::questions),
-    ];
-    for (name, bench) in with {
+    for (name, bench) in BENCHES_WITH {
         if wanted(name) {
             eprintln!("measuring {name} ...");
             measured.rows.extend(bench());
         }
-    }
-    if wanted("wasm extism") {
-        eprintln!("measuring wasm extism ...");
-        measured.rows.extend(wasm::calls_beside_extism());
     }
     if wanted("wasm threads") {
         eprintln!("measuring callers of one wasm plugin ...");
