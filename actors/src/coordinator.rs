@@ -170,7 +170,10 @@ fn unload(
     let Some(slot) = directory.find(plugin.as_str()) else {
         return reply.send(Err(UnloadError::NotLoaded { plugin }));
     };
-    if let Some((needed_by, _versions)) = dependencies::dependents(directory, &plugin).pop() {
+    let dependents = dependencies::dependents(directory, &plugin);
+    let mut needed_by: Vec<_> = dependents.into_iter().map(|(name, _versions)| name).collect();
+    if !needed_by.is_empty() {
+        needed_by.sort();
         return reply.send(Err(UnloadError::Needed { plugin, needed_by }));
     }
     forward(slot, PluginMsg::Unload { actor, reply });

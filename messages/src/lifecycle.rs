@@ -608,12 +608,12 @@ pub enum UnloadError {
         limit: Duration,
     },
     /// Other plugins need it.
-    #[error("plugin {plugin} is needed by {needed_by}: unload that first")]
+    #[error("plugin {plugin} is needed by {}: unload that first", names(needed_by))]
     Needed {
         /// The plugin.
         plugin: PluginName,
-        /// One that needs it.
-        needed_by: PluginName,
+        /// All that need it, by name.
+        needed_by: Vec<PluginName>,
     },
     /// The kernel could not carry it out.
     #[error("{0}")]

@@ -17,6 +17,7 @@ use themis_kernel::registry::trust::{Anchor, Memory, refresh};
 use themis_tests::web::{Answer, Certificate, Piece, Web, file};
 use themis_tests::{Fixture, Site};
 
+mod attacks;
 mod forge;
 mod install;
 mod metadata;

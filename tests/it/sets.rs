@@ -127,3 +127,29 @@ fn a_set_that_makes_no_sense_is_refused() {
     assert_eq!(stack.versions(), ["1.0.0"; 3]);
     stack.kernel.shutdown_blocking();
 }
+
+#[test]
+fn what_others_need_is_neither_unloaded_nor_loaded_without() {
+    let site = Site::new();
+    let mut paths = vec![site.add(&Fixture::c("counter.c", "base", "1.0.0"))];
+    for name in ["west", "east"] {
+        let fixture = Fixture::c("counter.c", name, "1.0.0");
+        paths.push(site.add(&fixture.with("dependencies", json!({"base": "^1"}))));
+    }
+    let kernel = site.start(&["base", "east", "west"]);
+    let load = |path: &String| kernel.loader().load_blocking(path, None);
+    assert_eq!(
+        load(&paths[1]).unwrap_err().to_string(),
+        "plugin west needs base ^1, but it is not loaded"
+    );
+    for path in &paths {
+        load(path).unwrap();
+    }
+    let unload = |name| kernel.unload_blocking(name);
+    let refused = unload("base").unwrap_err();
+    assert_eq!(refused.to_string(), "plugin base is needed by east, west: unload that first");
+    for name in ["west", "east", "base"] {
+        unload(name).unwrap();
+    }
+    kernel.shutdown_blocking();
+}

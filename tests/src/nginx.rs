@@ -85,6 +85,15 @@ impl Nginx {
     /// When openssl or nginx cannot be run.
     #[must_use]
     pub fn serve(program: &Path, dir: &Path, public: &Path) -> Self {
+        Self::serve_with(program, dir, public, "")
+    }
+
+    /// As [`Nginx::serve`], with more lines in the configuration of the server.
+    ///
+    /// # Panics
+    /// As that.
+    #[must_use]
+    pub fn serve_with(program: &Path, dir: &Path, public: &Path, more: &str) -> Self {
         certificates(dir);
         let port = port();
         let here = dir.display();
@@ -96,7 +105,7 @@ impl Nginx {
              events {{ worker_connections 64; }}\n\
              http {{ access_log off; {temporary}\n\
              server {{ listen 127.0.0.1:{port} ssl; server_name localhost; root {};\n\
-             ssl_certificate {here}/own.pem; ssl_certificate_key {here}/own.key; }} }}\n",
+             ssl_certificate {here}/own.pem; ssl_certificate_key {here}/own.key; {more} }} }}\n",
             public.display()
         );
         std::fs::write(dir.join("nginx.conf"), config).expect("written");
