@@ -26,6 +26,7 @@ pub mod install;
 pub mod lock;
 pub mod mirror;
 pub mod operation;
+mod place;
 pub mod plan;
 pub mod publish;
 pub mod reach;

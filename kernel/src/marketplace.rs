@@ -54,6 +54,38 @@ pub async fn mirror(
 ///
 /// Nothing is believed because a registry says it: metadata is verified from the configured root on, and every bundle
 /// against the publishers' keys of the configuration, as if it had been copied here by hand.
+///
+/// ```no_run
+/// use themis_kernel::market::{InstallRequest, Progress};
+/// use themis_kernel::{Config, Kernel};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let kernel = Kernel::start(Config::from_file("themis.toml".as_ref())?).await?;
+/// let market = kernel.marketplace();
+///
+/// // Where it is: nothing is fetched but metadata.
+/// let found = market.resolve(&"geo".parse()?, "^1".parse()?).await?;
+/// println!("{} {}: {}", found.release.plugin, found.release.version, found.url);
+///
+/// // Install it with what it needs, and hear how far it is.
+/// let (told, mut steps) = tokio::sync::mpsc::channel(16);
+/// let request = InstallRequest { wanted: vec!["geo@^1".parse()?], ..InstallRequest::default() };
+/// let installing = market.install(request, Some(told));
+/// let showing = async {
+///     while let Some(step) = steps.recv().await {
+///         if let Progress::Fetching { plugin, bytes, of, .. } = step {
+///             println!("{plugin}: {bytes} of {of} bytes");
+///         }
+///     }
+/// };
+/// let (report, ()) = tokio::join!(installing, showing);
+/// for it in report?.installed {
+///     let geo = kernel.loader().load(&it.path, None).await?;
+///     println!("{} {} serves", geo.name(), it.version);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct MarketplaceClient(pub(crate) Control);
 

@@ -72,14 +72,21 @@ pub fn read<T: DeserializeOwned>(store: &Store, note: &Note) -> Result<Option<T>
 
 /// Notes that are written together, durably, or not at all.
 #[derive(Debug, Default)]
-pub struct Notes(Vec<(String, Vec<u8>)>);
+pub struct Notes(Vec<(String, Option<Vec<u8>>)>);
 
 impl Notes {
     /// One more, in place of what stood there.
     #[must_use]
     pub fn with(mut self, note: &Note, value: &impl Serialize) -> Self {
         // Ids, texts and maps of them: all of them can be written.
-        self.0.push((note.key(), serde_json::to_vec(value).unwrap_or_default()));
+        self.0.push((note.key(), Some(serde_json::to_vec(value).unwrap_or_default())));
+        self
+    }
+
+    /// One less, if it stood there.
+    #[must_use]
+    pub fn without(mut self, note: &Note) -> Self {
+        self.0.push((note.key(), None));
         self
     }
 
@@ -90,7 +97,10 @@ impl Notes {
     pub fn write(self, store: &Store) -> Result<(), StoreError> {
         let mut batch = store.batch()?;
         for (key, value) in self.0 {
-            batch.put(keys::REGISTRY, key.as_bytes(), &value)?;
+            match value {
+                Some(value) => batch.put(keys::REGISTRY, key.as_bytes(), &value)?,
+                None => batch.delete(keys::REGISTRY, key.as_bytes())?,
+            }
         }
         batch.commit(Durability::Synced)
     }
@@ -143,7 +153,9 @@ mod tests {
         let store = Store::open(&data).unwrap();
         let all = [(geo.clone(), version("1.2.0")), (plugin("text"), version("2.0.0"))];
         assert_eq!(floors(&store).unwrap(), all);
-        assert_eq!(read(&store, &Note::Floor(geo)).unwrap(), Some(version("1.2.0")));
+        assert_eq!(read(&store, &Note::Floor(geo.clone())).unwrap(), Some(version("1.2.0")));
+        Notes::default().without(&Note::Floor(geo)).write(&store).unwrap();
+        assert_eq!(floors(&store).unwrap(), all[1..]);
         let damaged = read::<PluginVersion>(&store, &seen).unwrap_err();
         assert!(damaged.to_string().contains("seen/geo/1.0.0"), "{damaged}");
     }

@@ -272,7 +272,6 @@ impl Batch<'_> {
             .map_err(|error| database_error("write", &error))
     }
 
-    #[cfg(test)]
     pub(crate) fn delete(&mut self, space: &'static str, key: &[u8]) -> Result<(), StoreError> {
         self.inner.delete_cf(self.store.family(space)?, key);
         Ok(())

@@ -18,8 +18,9 @@ use themis_messages::admit::AdmitError;
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::ids::{Digest, PluginName, PluginVersion};
 use themis_messages::lifecycle::{LoadError, LoadRequest, Operation as Change};
-use themis_messages::limits::{ADMIT_DEADLINE, OPERATION_DEADLINE};
-use themis_messages::manifest::{MANIFEST_FILE, SIGNATURE_FILE};
+use themis_messages::limits::{
+    ADMIT_DEADLINE, ASK_DEADLINE, OPERATION_DEADLINE, ROLLBACK_DEADLINE,
+};
 use themis_messages::registry::{
     InstallReport, InstallRequest, Installed, Progress, RegistryError, Release, Resolved, Wanted,
 };
@@ -32,15 +33,13 @@ use super::fetch::Bundles;
 use super::index::Offer;
 use super::lock::{Lock, Locked};
 use super::operation::Operation;
+use super::place::{STAGING, clear, is_intact, put, take_away};
 use super::plan::{self, InstallPlan};
 use crate::coordinator::CoordinatorMsg;
 use crate::environment::Environment;
 use crate::reload::Request;
 use crate::reload::member::{Replaces, Target};
 use crate::work;
-
-/// Where plugins wait below the plugin root until all of them are there. The loader passes over names with a dot.
-const STAGING: &str = ".installing";
 
 /// An installation under way.
 struct Installation<'i> {
@@ -130,12 +129,12 @@ impl Installation<'_> {
         choose(offer, lock, request).await
     }
 
-    async fn run(mut self, plan: InstallPlan) -> Result<InstallReport, RegistryError> {
+    async fn run(self, plan: InstallPlan) -> Result<InstallReport, RegistryError> {
         let mut report = InstallReport::default();
         let mut waiting = Vec::new();
         for (planned, release) in plan.steps.into_iter().zip(plan.releases) {
             self.check(&release).await?;
-            if self.is_in_place(&release) {
+            if self.is_in_place(&release).await? {
                 report.unchanged.push(planned);
             } else {
                 waiting.push(release);
@@ -201,13 +200,13 @@ impl Installation<'_> {
         }
     }
 
-    /// What is installed in this version already stays where it is; the loader verifies it each time.
-    fn is_in_place(&self, release: &Release) -> bool {
-        let same = |locked: &Locked| {
+    /// What is installed in this version already stays where it is.
+    async fn is_in_place(&self, release: &Release) -> Result<bool, RegistryError> {
+        let same = |locked: &&Locked| {
             locked.release.version == release.version && locked.release.sha256 == release.sha256
         };
-        let place = self.place_of(release);
-        self.lock.find(&release.plugin).is_some_and(same) && place.join(MANIFEST_FILE).is_file()
+        let Some(locked) = self.lock.find(&release.plugin).filter(same) else { return Ok(false) };
+        is_intact(&self.place_of(release), &locked.files).await
     }
 
     fn place_of(&self, release: &Release) -> PathBuf {
@@ -292,36 +291,83 @@ impl Installation<'_> {
         Ok(placed)
     }
 
-    /// Loads what was loaded before in its new version, and writes down what is installed now.
-    async fn finish(&mut self, ready: &[Ready]) -> Result<Vec<Installed>, RegistryError> {
+    /// Loads what was loaded before in its new version, and writes down what is installed now; what cannot be written down
+    /// does not stay.
+    async fn finish(&self, ready: &[Ready]) -> Result<Vec<Installed>, RegistryError> {
         let serving = self.reload(ready).await?;
-        let mut installed = Vec::new();
-        let mut notes = Notes::default();
-        for it in ready {
+        let written = self.write_down(ready).await;
+        if let Err(error) = written {
+            self.roll_back(&serving).await;
+            return Err(error);
+        }
+        let installed = |it: &Ready| {
             let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
-            notes = notes
-                .with(&Note::Seen(plugin.clone(), version.clone()), &it.release.sha256)
-                .with(&Note::Publisher(plugin.clone()), &it.release.key_id)
-                .with(&Note::Floor(plugin.clone()), &version);
-            installed.push(Installed {
+            Installed {
                 replaced: self.lock.find(&plugin).map(|it| it.release.version.clone()),
                 serves: serving.contains(&plugin),
                 sha256: it.release.sha256,
                 path: format!("{plugin}/{version}"),
                 plugin,
                 version,
-            });
-            self.lock.put(self.locked(it));
+            }
+        };
+        Ok(ready.iter().map(installed).collect())
+    }
+
+    async fn write_down(&self, ready: &[Ready]) -> Result<(), RegistryError> {
+        let (mut notes, mut before, mut lock) =
+            (Notes::default(), Notes::default(), self.lock.clone());
+        for it in ready {
+            let (plugin, version) = (it.release.plugin.clone(), it.release.version.clone());
+            let floor = Note::Floor(plugin.clone());
+            before = match recall::<PluginVersion>(self.environment, floor.clone()).await? {
+                Some(known) => before.with(&floor, &known),
+                None => before.without(&floor),
+            };
+            notes = notes
+                .with(&Note::Seen(plugin.clone(), version.clone()), &it.release.sha256)
+                .with(&Note::Publisher(plugin), &it.release.key_id)
+                .with(&floor, &version);
+            lock.put(self.locked(it));
         }
         // The floor before the lock file: after a crash in between, the older version is refused and not the newer.
         remember(self.environment, notes).await?;
-        let (path, lock) = (self.settings.lock_file.clone(), self.lock.clone());
-        off_thread(&self.settings.lock_file, "write", move || lock.write(&path)).await?;
+        let written = self.record_and_lock(ready, lock).await;
+        if written.is_err()
+            && let Err(error) = remember(self.environment, before).await
+        {
+            tracing::error!(%error, "floors stay where an installation that failed has set them");
+        }
+        written
+    }
+
+    /// The lock file last: with it the installation is done.
+    async fn record_and_lock(&self, ready: &[Ready], lock: Lock) -> Result<(), RegistryError> {
         for it in ready {
             let entry = self.entry(AuditEvent::Install, &it.release);
             self.environment.record(entry).await?;
         }
-        Ok(installed)
+        let path = self.settings.lock_file.clone();
+        off_thread(&self.settings.lock_file, "write", move || lock.write(&path)).await
+    }
+
+    /// Brings back what served before.
+    async fn roll_back(&self, serving: &[PluginName]) {
+        if serving.is_empty() {
+            return;
+        }
+        let count = u32::try_from(serving.len()).unwrap_or(u32::MAX);
+        let limit = ROLLBACK_DEADLINE.saturating_mul(count).saturating_add(ASK_DEADLINE);
+        let (plugins, actor) = (serving.to_vec(), self.actor.to_owned());
+        let asked = self.environment.roles.coordinator.ask(limit, |reply| {
+            CoordinatorMsg::RollbackSet { plugins, actor, requested: Instant::now(), reply }
+        });
+        let told = match asked.await {
+            Ok(Ok(_receipts)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(fault) => fault.to_string(),
+        };
+        tracing::error!(error = told, "what an installation that failed has loaded serves on");
     }
 
     /// That something was done with a release.
@@ -408,64 +454,7 @@ fn not_loaded(release: &Release, error: &LoadError) -> RegistryError {
     RegistryError::Load { plugin, version, code: error.code(), message: error.to_string() }
 }
 
-/// Takes away what an installation left that was cut short. There is no other under way: one has the store.
-fn clear(root: &Path) -> Result<(), RegistryError> {
-    for entry in std::fs::read_dir(root).map_err(|error| RegistryError::io(root, "read", &error))? {
-        let path = entry.map_err(|error| RegistryError::io(root, "read", &error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(STAGING) {
-            std::fs::remove_dir_all(&path)
-                .map_err(|error| RegistryError::io(&path, "remove", &error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Moves a plugin to its place; answers whether it was not there already. One that was put there by an installation that
-/// was cut short is the same plugin: the loader verifies each of its files again.
-fn put(from: &Path, to: &Path) -> Result<bool, RegistryError> {
-    let parent = to.parent().unwrap_or(to);
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
-    made.map_err(|error| RegistryError::io(parent, "make", &error))?;
-    let flags = rustix::fs::RenameFlags::NOREPLACE;
-    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST) if is_same(from, to) => return Ok(false),
-        Err(rustix::io::Errno::EXIST) => {
-            let what = "there is something already that was not installed from the registry; \
-                        move it away";
-            return Err(RegistryError::io(to, "install", &std::io::Error::other(what)));
-        }
-        Err(errno) => return Err(RegistryError::io(to, "install", &errno.into())),
-    }
-    let synced = std::fs::File::open(parent).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| RegistryError::io(parent, "sync", &error))?;
-    Ok(true)
-}
-
-/// Whether two directories are of the same signed manifest.
-fn is_same(one: &Path, other: &Path) -> bool {
-    [MANIFEST_FILE, SIGNATURE_FILE].iter().all(|name| {
-        let read = |dir: &Path| std::fs::read(dir.join(name));
-        matches!((read(one), read(other)), (Ok(one), Ok(other)) if one == other)
-    })
-}
-
-/// Takes back what was put in place for nothing.
-async fn take_away(placed: Vec<PathBuf>) {
-    for place in placed {
-        let removed = place.clone();
-        let removing = off_thread(&place, "remove", move || {
-            std::fs::remove_dir_all(&removed)
-                .map_err(|error| RegistryError::io(&removed, "remove", &error))
-        });
-        if let Err(error) = removing.await {
-            tracing::error!(%error, "what was installed for nothing is still there");
-        }
-    }
-}
-
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     path: &Path,
     action: &'static str,
     job: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,

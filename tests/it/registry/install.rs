@@ -371,6 +371,50 @@ async fn a_version_that_does_not_load_changes_nothing() {
     kernel.shutdown().await;
 }
 
+/// The lock file's directory is not there: what was loaded goes back, and the floors with it.
+#[tokio::test]
+async fn what_cannot_be_written_down_does_not_stay() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, mut config) = published.host(&web);
+    let kernel = start(config.clone()).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    kernel.shutdown().await;
+    published.add(&Fixture::c("counter.c", "counter", "1.1.0")).await;
+    published.publish().await;
+    let lock_file = site.path().join("gone/themis.lock");
+    config.registry.as_mut().unwrap().lock_file.clone_from(&lock_file);
+    let kernel = start(config.clone()).await;
+    let counter = kernel.loader().load("counter/1.0.0", None).await.unwrap();
+    let error = install(&kernel, wanted(&["counter@^1"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.io", "{error}");
+    assert_eq!(counter.call_async("version", Vec::new()).await.unwrap().bytes, b"1.0.0");
+    assert_eq!(below(&site), ["counter/1.0.0"]);
+    kernel.shutdown().await;
+    let kernel = start(config).await;
+    kernel.loader().load("counter/1.0.0", None).await.unwrap();
+    std::fs::create_dir(lock_file.parent().unwrap()).unwrap();
+    assert_eq!(install(&kernel, wanted(&["counter"])).await.unwrap(), ["counter 1.1.0"]);
+    kernel.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_changed_since_it_was_installed_is_told() {
+    let published = Published::new(&["1.0.0"]).await;
+    let web = Web::serve(published.public());
+    let (site, config) = published.host(&web);
+    let kernel = start(config).await;
+    install(&kernel, wanted(&["counter"])).await.unwrap();
+    let library = site.root().join("counter/1.0.0/linux-x86_64/libcounter.so");
+    std::fs::write(library, b"something else").unwrap();
+    let error = install(&kernel, wanted(&["counter"])).await.unwrap_err();
+    assert_eq!(error.code(), "registry.io", "{error}");
+    assert!(error.to_string().contains("changed since it was installed"), "{error}");
+    std::fs::remove_dir_all(site.root().join("counter/1.0.0")).unwrap();
+    assert_eq!(install(&kernel, wanted(&["counter"])).await.unwrap(), ["counter 1.0.0"]);
+    kernel.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_plugin_stays_with_its_registry() {
     let published = Published::new(&["1.0.0"]).await;
