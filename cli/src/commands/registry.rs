@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Mirror {
         /// The folder
         dir: PathBuf,
-        /// Whose [registry] it is: address, root, certificates
+        /// The configuration that names the registry: address, root, certificates
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
