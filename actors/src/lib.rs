@@ -19,6 +19,7 @@
 //! | [`plugin`] | the generations of one plugin |
 //! | [`reload`] | one load or reload under way |
 //! | [`registry`] | the marketplace, both ends |
+//! | [`ab`] | the statistics of experiments between versions |
 //! | [`coordinator`] | accepting lifecycle requests |
 //! | [`audit`] | the tail of the log |
 //! | [`store`] | the open database |
@@ -30,6 +31,7 @@
 //! | [`work`] | the only way off an actor's thread |
 //! | [`tree`] | starting and stopping all of it |
 
+pub mod ab;
 pub mod audit;
 pub mod catalog;
 pub mod coordinator;

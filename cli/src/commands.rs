@@ -1,5 +1,6 @@
 //! The commands besides the demo, by subject.
 
+pub(crate) mod ab;
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod doctor;

@@ -62,6 +62,11 @@ enum Command {
         #[command(subcommand)]
         command: commands::registry::Command,
     },
+    /// Test versions of a plugin against each other
+    Ab {
+        #[command(subcommand)]
+        command: commands::ab::Command,
+    },
     /// Read and check the audit log
     Audit {
         #[command(flatten)]
@@ -118,6 +123,7 @@ fn run(command: Command, printer: Printer) -> Result<(), Failure> {
         Command::Registry { socket, command } => {
             commands::registry::run(command, socket.socket.as_deref(), printer)
         }
+        Command::Ab { command } => commands::ab::run(command, printer),
         Command::Audit { socket, command } => {
             commands::audit::run(command, socket.socket.as_deref(), printer)
         }

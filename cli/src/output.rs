@@ -32,6 +32,8 @@ from_coded!(
     themis_kernel::ConfigError,
     themis_kernel::StartError,
     themis_kernel::StoreFault,
+    themis_kernel::ab::assign::WeightsError,
+    themis_kernel::ab::simulate::ScenarioError,
     themis_kernel::admission::KeyError,
     themis_kernel::admission::SignError,
     themis_kernel::admission::VerifyError,

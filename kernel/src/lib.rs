@@ -80,9 +80,9 @@ pub use kernel::{Kernel, StartError};
 pub use marketplace::{MarketplaceClient, mirror};
 pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};
 pub use refs::{HotReloadManager, Lease, PluginLoader, PluginRef, SignatureVerifier};
-pub use themis_actors::registry;
 pub use themis_actors::store::StoreFault;
 pub use themis_actors::tree::Health;
+pub use themis_actors::{ab, registry};
 pub use themis_messages::{
     admit, audit, call, event, ids, instance, lifecycle, limits, manifest, probation,
     registry as market, sandbox, wasm,
