@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
-use themis_kernel::registry::publish::Registry;
+use themis_kernel::registry::publish::PublishError;
 
 use crate::output::{Failure, Printer};
 use crate::web::Web;
@@ -12,7 +12,7 @@ use crate::web::Web;
 /// Serve a registry to this machine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
-    /// The registry
+    /// The registry, or a mirror of one
     dir: PathBuf,
     /// Where to listen: on this machine alone
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
@@ -30,14 +30,18 @@ pub(crate) fn serve(arguments: &Serve, printer: Printer) -> Result<(), Failure> 
         );
         return Err(Failure::new("serve.listen", what));
     }
-    let registry = Registry::open(dir)?;
+    // A registry, or a mirror of one.
+    let public = dir.join("public");
+    if !public.join("metadata/timestamp.json").is_file() {
+        return Err(PublishError::NotARegistry { dir: dir.clone() }.into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("serve.runtime", error))?;
     runtime.block_on(async {
-        let web = Web::open(*listen, &registry.public()).await?;
+        let web = Web::open(*listen, &public).await?;
         let written = std::fs::write(ca, &web.authority);
         written.map_err(|error| Failure::new("serve.ca", format!("{}: {error}", ca.display())))?;
-        let root = registry.public().join("metadata/1.root.json");
+        let root = public.join("metadata/1.root.json");
         let told = json!({"url": web.url, "ca": ca, "root": root});
         printer.show(&told, |_| {
             let (url, ca, root) = (&web.url, ca.display(), root.display());

@@ -140,7 +140,7 @@ pub(super) fn mirror(dir: &Path, config: &Path, printer: Printer) -> Result<(), 
             it.fetched,
             it.bytes,
             it.public.display(),
-            it.expires
+            it.expires.strftime("%Y-%m-%d")
         )
     })
 }
