@@ -14,8 +14,8 @@ use themis_messages::audit::AuditEntry;
 use themis_messages::ids::{GenerationId, PluginName, PluginVersion};
 use themis_messages::lifecycle::{KernelFault, MapError};
 use themis_messages::limits::{
-    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, PLUGIN_QUEUE, REGISTRY_QUEUE,
-    WASM_FUEL_PER_CALL, WATCHDOG_QUEUE,
+    AUDIT_DEADLINE, AUDIT_QUEUE, CATALOG_QUEUE, COORDINATOR_QUEUE, EXPERIMENTS_QUEUE, PLUGIN_QUEUE,
+    REGISTRY_QUEUE, WASM_FUEL_PER_CALL, WATCHDOG_QUEUE,
 };
 use themis_messages::mailbox::{Mailbox, Watched};
 use themis_messages::manifest::Manifest;
@@ -25,6 +25,8 @@ use themis_sandbox::admission::{PluginRoot, Policy};
 use themis_sandbox::process::Workers;
 use themis_sandbox::wasm::{self, Wasm, WasmLimits};
 
+use crate::ab::live::Experiments;
+use crate::ab::manager::ExperimentsMsg;
 use crate::audit::AuditMsg;
 use crate::catalog::CatalogMsg;
 use crate::coordinator::CoordinatorMsg;
@@ -247,6 +249,8 @@ pub struct Roles {
     pub audit: Arc<Mailbox<AuditMsg>>,
     /// The marketplace's client.
     pub registry: Arc<Mailbox<RegistryMsg>>,
+    /// Experiments between versions.
+    pub experiments: Arc<Mailbox<ExperimentsMsg>>,
     /// Restarts store, audit and the marketplace's client.
     pub services: Arc<Mailbox<SupervisorMsg>>,
     /// Starts the actors of plugins.
@@ -264,7 +268,7 @@ pub struct Roles {
 impl Roles {
     /// Every role but those of single plugins.
     #[must_use]
-    pub fn all(&self) -> [Arc<dyn Watched>; 9] {
+    pub fn all(&self) -> [Arc<dyn Watched>; 10] {
         [
             Arc::clone(&self.services) as Arc<dyn Watched>,
             Arc::clone(&self.plugins) as Arc<dyn Watched>,
@@ -272,6 +276,7 @@ impl Roles {
             Arc::clone(&self.store) as Arc<dyn Watched>,
             Arc::clone(&self.audit) as Arc<dyn Watched>,
             Arc::clone(&self.registry) as Arc<dyn Watched>,
+            Arc::clone(&self.experiments) as Arc<dyn Watched>,
             Arc::clone(&self.catalog) as Arc<dyn Watched>,
             Arc::clone(&self.coordinator) as Arc<dyn Watched>,
             Arc::clone(&self.watchdog) as Arc<dyn Watched>,
@@ -285,6 +290,7 @@ impl Default for Roles {
             store: Mailbox::new("store", CATALOG_QUEUE),
             audit: Mailbox::new("audit", AUDIT_QUEUE),
             registry: Mailbox::new("registry", REGISTRY_QUEUE),
+            experiments: Mailbox::new("experiments", EXPERIMENTS_QUEUE),
             services: Mailbox::new("services", SUPERVISOR_QUEUE),
             plugins: Mailbox::new("plugins", PLUGIN_QUEUE),
             control: Mailbox::new("control", SUPERVISOR_QUEUE),
@@ -307,6 +313,8 @@ pub struct Environment {
     pub roles: Roles,
     /// Names that exist, as readers see them.
     pub directory: crate::catalog::Directory,
+    /// Experiments that run, as callers see them.
+    pub experiments: Experiments,
     /// Where events are told.
     pub events: Events,
     /// When the kernel started, for what is counted in windows of time.
@@ -326,6 +334,7 @@ impl Environment {
             settings,
             roles: Roles::default(),
             directory: crate::catalog::Directory::default(),
+            experiments: Experiments::default(),
             events: Events::default(),
             since: Instant::now(),
             drill: Drill::default(),

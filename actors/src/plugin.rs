@@ -24,6 +24,7 @@ use themis_messages::lifecycle::{
 };
 use themis_messages::mailbox::{Admitted, Reply};
 
+use crate::ab::manager::ExperimentsMsg;
 use crate::environment::Environment;
 use crate::generation::Generation;
 use crate::lease::Serving;
@@ -90,6 +91,16 @@ impl PluginActor {
                 reply.send(self.claim(operation, digest));
             }
             PluginMsg::Install { installation, reply } => reply.send(self.install(installation)),
+            PluginMsg::Join { candidate, reply } => {
+                self.join(candidate);
+                reply.send(());
+            }
+            PluginMsg::Leave { generation, reply } => {
+                if let Err(refusal) = self.apply(Event::Leave(generation)) {
+                    tracing::debug!(%generation, ?refusal, "it has left by itself");
+                }
+                reply.send(());
+            }
             PluginMsg::Confirm { receipt, reply } => reply.send(self.confirm(*receipt)),
             PluginMsg::Revert { generation, reply } => {
                 self.ledger.trial = None;
@@ -182,6 +193,15 @@ impl PluginActor {
         self.watch_end(id);
         self.ledger.trial = Some(Trial { generation: id, confirmed: false, window, before, set });
         Ok(Installed { from, swap, probation: (!window.is_zero()).then_some(window) })
+    }
+
+    fn join(&mut self, candidate: Candidate) {
+        let candidate = candidate.into_generation();
+        let id = candidate.id;
+        self.ledger.failures.loaded(candidate.digest);
+        self.ledger.generations.insert(id, candidate);
+        self.take_note(Event::Join(id));
+        self.watch_end(id);
     }
 
     fn confirm(&mut self, mut receipt: ReloadReceipt) -> ReloadReceipt {
@@ -318,6 +338,8 @@ impl PluginActor {
         for effect in self.ledger.machine.step(event)? {
             match effect {
                 Effect::Publish(next) => swap = self.publish(next),
+                Effect::Open(generation) => self.open(generation),
+                Effect::Close(generation) => self.close(generation),
                 Effect::Shutdown(generation) => self.shut_down(generation),
                 Effect::Forget(generation) => {
                     if let Some(forgotten) = self.ledger.generations.remove(&generation) {
@@ -349,6 +371,22 @@ impl PluginActor {
         }
         metrics::histogram!("themis_swap_latency_seconds").record(swap.as_secs_f64());
         swap
+    }
+
+    fn open(&self, id: GenerationId) {
+        let Some(generation) = self.ledger.generations.get(&id) else { return };
+        let latency = telemetry::call_latency(generation);
+        self.slot.open_arm(Serving::new(Arc::clone(generation), latency));
+    }
+
+    fn close(&mut self, id: GenerationId) {
+        let Some(arm) = self.slot.close_arm(id) else { return };
+        self.ledger.closed.push(Arc::clone(&arm));
+        let limit = self.environment.settings.drain_limit;
+        tokio::spawn(watch_drain(arm, self.slot, limit));
+        let plugin = self.slot.name().clone();
+        let left = ExperimentsMsg::ArmLeft { plugin, generation: id };
+        self.environment.roles.experiments.tell(left);
     }
 
     /// Runs the shutdown hook on a thread of its own; the actor goes on.

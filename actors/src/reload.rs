@@ -295,6 +295,9 @@ impl Progress {
         };
         let mut entry = AuditEntry::new(event, outcome, self.actor.as_str());
         self.members[index].describe(&mut entry);
+        if self.members[index].is_beside() {
+            entry.reason = Some("as an arm of an experiment, beside what serves".to_owned());
+        }
         if let Some(error) = &self.error {
             entry.code = Some(error.code().to_owned());
             let is_own = self.culprit.is_none_or(|culprit| culprit == index);

@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use themis_messages::call::{Answer, CallError, Method, ServedBy};
-use themis_messages::ids::{PluginName, Tier};
+use themis_messages::ids::{GenerationId, PluginName, Tier};
 use themis_messages::instance::{CallStatus, ReplyBuffer};
 use themis_messages::lifecycle::{PluginInfo, PluginState};
 use themis_messages::limits::{LATENCY_SAMPLE, MESSAGE_BYTES_MAX};
 use themis_messages::mailbox::Mailbox;
 use tokio::sync::watch;
 
+use crate::ab::live::{Arm, Assigned, Live};
 use crate::generation::Generation;
 use crate::lease::{HeldServing, Serving, Visit};
 use crate::plugin::{Ledger, PluginFact, PluginMsg};
@@ -32,6 +33,9 @@ use crate::usage;
 pub struct Slot {
     name: PluginName,
     current: ArcSwapOption<Serving>,
+    /// Stints beside that one: arms of an experiment.
+    arms: ArcSwap<Vec<Arc<Serving>>>,
+    experiment: ArcSwapOption<Live>,
     /// Whether there is a current stint: for look-ups, which need no more.
     serving: AtomicBool,
     /// What the plugin's actor knew after its last message.
@@ -52,6 +56,8 @@ impl Slot {
         Box::leak(Box::new(Self {
             name,
             current: ArcSwapOption::empty(),
+            arms: ArcSwap::default(),
+            experiment: ArcSwapOption::empty(),
             serving: AtomicBool::new(false),
             ledger: watch::Sender::new(Arc::default()),
             serial_wait,
@@ -75,6 +81,71 @@ impl Slot {
     #[must_use]
     pub fn current(&self) -> Option<Arc<Serving>> {
         self.current.load_full()
+    }
+
+    /// Lets callers into an arm. Only the plugin's actor calls this.
+    pub(crate) fn open_arm(&self, arm: Arc<Serving>) {
+        let mut arms = Vec::clone(&self.arms.load());
+        arms.push(arm);
+        self.arms.store(Arc::new(arms));
+    }
+
+    /// Lets nobody new into an arm. Only the plugin's actor calls this.
+    pub(crate) fn close_arm(&self, generation: GenerationId) -> Option<Arc<Serving>> {
+        let mut arms = Vec::clone(&self.arms.load());
+        let index = arms.iter().position(|arm| arm.generation.id == generation)?;
+        let arm = arms.swap_remove(index);
+        self.arms.store(Arc::new(arms));
+        arm.close();
+        Some(arm)
+    }
+
+    /// The arm that is this generation.
+    #[must_use]
+    pub fn arm(&self, generation: GenerationId) -> Option<Arc<Serving>> {
+        self.arms.load().iter().find(|arm| arm.generation.id == generation).cloned()
+    }
+
+    /// Sets or ends the experiment that deals out this plugin's units.
+    pub(crate) fn set_experiment(&self, experiment: Option<Arc<Live>>) {
+        self.experiment.store(experiment);
+    }
+
+    /// Calls the version that the unit is dealt, if there is an experiment, and else the one that serves. Answers who served and
+    /// what the unit's outcomes are to be told to.
+    ///
+    /// # Errors
+    /// As [`Slot::call_into`].
+    pub fn call_for(
+        &self,
+        unit: &[u8],
+        method: Method<'_>,
+        request: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<(ServedBy, Option<Assigned>), CallError> {
+        let Some(live) = self.experiment.load_full() else {
+            return self.call_into(method, request, reply).map(|served_by| (served_by, None));
+        };
+        let Some(arm) = live.arm_of(unit) else {
+            return self.call_into(method, request, reply).map(|served_by| (served_by, None));
+        };
+        let started = Instant::now();
+        let called = live.with_arm(arm, |serving| {
+            let visit = serving.enter()?;
+            let count = Visit::count_call(&visit);
+            Some(self.call_on(serving, count, method, request, reply))
+        });
+        // An arm that has just left takes nobody in: the control does, and the unit counts for nobody.
+        let (called, counts) = match called {
+            Arm::Control => (self.call_into(method, request, reply), true),
+            Arm::Called(called) => (called, true),
+            Arm::Gone => (self.call_into(method, request, reply), false),
+        };
+        if !counts {
+            return called.map(|served_by| (served_by, None));
+        }
+        live.called(arm, unit, started.elapsed(), called.is_ok());
+        called.map(|served_by| (served_by, Some(Assigned::new(live, arm))))
     }
 
     /// The queue of the plugin's actor.

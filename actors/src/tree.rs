@@ -13,6 +13,7 @@ use themis_messages::mailbox::{Mailbox, Reply};
 use themis_persistence::store::Store;
 use tokio::sync::watch;
 
+use crate::ab::manager::{self, Manager};
 use crate::audit::{Audit, AuditMsg, Tail};
 use crate::catalog::{self, Catalog};
 use crate::coordinator::Coordinator;
@@ -35,7 +36,7 @@ pub mod nodes {
     pub const SERVICES: Node = Node::new("services", Strategy::RestForOne, Spent::Escalate);
     /// The plugins' actors, each with an intensity of its own.
     pub const PLUGINS: Node = Node::new("plugins", Strategy::OneForOne, Spent::LeaveDead);
-    /// Catalog, coordinator, watchdog: none takes anything from another.
+    /// Catalog, coordinator, experiments, watchdog: none takes anything from another.
     pub const CONTROL: Node = Node::new("control", Strategy::OneForOne, Spent::Escalate);
 }
 
@@ -94,6 +95,7 @@ impl Tree {
         for child in tree.children(&store) {
             mailbox.ask(SHUTDOWN_DEADLINE, |reply| SupervisorMsg::Start { child, reply }).await??;
         }
+        tokio::spawn(manager::tick(Arc::downgrade(&tree.environment)));
         tokio::spawn(watchdog::tick(Arc::downgrade(&tree.environment)));
         let entry = AuditEntry::new(AuditEvent::Start, AuditOutcome::Done, "kernel");
         tree.environment.record(entry).await?;
@@ -122,6 +124,7 @@ impl Tree {
             vec![
                 ChildSpec::role::<Catalog>("catalog", &roles.catalog, seed()),
                 ChildSpec::role::<Coordinator>("coordinator", &roles.coordinator, seed()),
+                ChildSpec::role::<Manager>("experiments", &roles.experiments, seed()),
                 ChildSpec::role::<Watchdog>("watchdog", &roles.watchdog, seed()),
             ]
         };

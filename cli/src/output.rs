@@ -34,6 +34,7 @@ from_coded!(
     themis_kernel::StoreFault,
     themis_kernel::ab::assign::WeightsError,
     themis_kernel::ab::simulate::ScenarioError,
+    themis_kernel::ab::spec::ExperimentError,
     themis_kernel::admission::KeyError,
     themis_kernel::admission::SignError,
     themis_kernel::admission::VerifyError,

@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, WorkersConfig};
 use crate::events::Events;
+use crate::experiments::ExperimentManager;
 use crate::marketplace::MarketplaceClient;
 use crate::plugin_sandbox::PluginSandbox;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
@@ -296,6 +297,12 @@ impl Kernel {
     #[must_use]
     pub fn reloads(&self) -> HotReloadManager {
         HotReloadManager(self.control.clone())
+    }
+
+    /// Experiments between versions.
+    #[must_use]
+    pub fn experiments(&self) -> ExperimentManager {
+        ExperimentManager(self.control.clone())
     }
 
     /// The marketplace, as configured.

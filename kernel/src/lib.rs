@@ -38,6 +38,7 @@
 //! | see whether a plugin behaves | [`conformance`] |
 //! | run a plugin in a worker process, without a kernel | [`PluginSandbox`] |
 //! | check a signature | [`SignatureVerifier`] |
+//! | test versions against each other | [`ExperimentManager`], [`PluginRef::call_for`] |
 //! | find and install plugins | [`MarketplaceClient`], [`mirror`] |
 //! | watch what happens | [`Kernel::subscribe`], [`Events`] |
 //! | see and release what is quarantined | [`Kernel::quarantined`], [`Kernel::release`] |
@@ -67,6 +68,7 @@ pub mod conformance;
 #[doc(hidden)]
 pub mod drill;
 mod events;
+mod experiments;
 mod kernel;
 mod marketplace;
 mod metrics_endpoint;
@@ -76,6 +78,7 @@ mod runtime;
 
 pub use config::{Config, ConfigError};
 pub use events::Events;
+pub use experiments::{Assigned, ExperimentManager, Served};
 pub use kernel::{Kernel, StartError};
 pub use marketplace::{MarketplaceClient, mirror};
 pub use plugin_sandbox::{PluginSandbox, Sandbox, SandboxCallError, SandboxLoadError, Sandboxed};

@@ -22,6 +22,7 @@ use themis_sandbox::admission::gpg::{Gpg, GpgResult, GpgRunError};
 use themis_sandbox::admission::{self, PublicKey, Verified, VerifyError};
 use tracing::Instrument as _;
 
+use crate::experiments::Served;
 use crate::runtime::Executor;
 
 /// A plugin by name. Stays valid across reloads, rollbacks, unloads and restarts; copying it is free.
@@ -78,6 +79,22 @@ impl PluginRef {
         reply: &mut Vec<u8>,
     ) -> Result<ServedBy, CallError> {
         self.slot.call_into(method.into(), request, reply)
+    }
+
+    /// Calls the version that this unit gets: while there is an experiment the same one for ever, else what serves. The answer
+    /// says to whom the unit's outcomes are to be told. A unit is whatever is to see one version, such as a user.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call_for<'m>(
+        &self,
+        unit: &[u8],
+        method: impl Into<Method<'m>>,
+        request: &[u8],
+    ) -> Result<Served, CallError> {
+        let mut bytes = Vec::new();
+        let (served_by, assigned) = self.slot.call_for(unit, method.into(), request, &mut bytes)?;
+        Ok(Served { answer: Answer { bytes, served_by }, assigned })
     }
 
     /// Calls off this task's thread: plugins may block.

@@ -38,6 +38,8 @@ pub enum AuditEvent {
     FirstCall,
     /// The process of a generation ended by itself, or was killed for what it did.
     WorkerEnd,
+    /// An experiment began, or ended in whichever way.
+    Experiment,
     /// A bundle was fetched from the registry, or what came was not it.
     Fetch,
     /// A plugin from the registry was put in its place, or an installation failed.

@@ -842,6 +842,8 @@ pub struct Quarantine {
 pub enum Retention {
     /// It serves.
     Serving,
+    /// It serves beside that, as an arm of an experiment.
+    Arm,
     /// A rollback goes back to it.
     Previous,
     /// A rollback goes back to it if the version on probation is swapped back.
@@ -860,6 +862,7 @@ impl Retention {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",
+            Self::Arm => "arm",
             Self::Previous => "previous",
             Self::Parked => "parked",
             Self::Leased => "leased",

@@ -322,6 +322,14 @@ pub const REGISTRY_RELEASES_MAX: usize = 50_000;
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 /// Requests that wait for the registry's client at most; each further one is refused.
 pub const REGISTRY_QUEUE: usize = 4_096;
+/// Requests about experiments that wait at most; each further one is refused.
+pub const EXPERIMENTS_QUEUE: usize = 256;
+/// Experiments that are kept, ended ones included; further ones are refused.
+pub const EXPERIMENTS_MAX: usize = 10_000;
+/// How often what was counted is looked at.
+pub const EXPERIMENTS_TICK: Duration = Duration::from_secs(1);
+/// Metrics of an experiment besides its own, latency and errors; events of further ones are dropped and counted.
+pub const EXPERIMENT_METRICS_MAX: usize = 16;
 /// Bundles that stay after they were installed, for installing without a network; the oldest go.
 pub const REGISTRY_BUNDLES_KEPT: usize = 64;
 /// How long hashing one bundle may take: 2 GiB at a tenth of what a slow disk reads.

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking, and wait for one event among many"
 )]
 
+mod ab;
 mod abuse;
 mod bad_input;
 mod budget;

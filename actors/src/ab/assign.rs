@@ -143,6 +143,14 @@ impl Assignment {
         rest.arms.iter().any(|(_, weight)| *weight > 0).then_some(rest)
     }
 
+    /// What it becomes when every unit goes to one arm, those that took no part included.
+    #[must_use]
+    pub fn only(&self, arm: usize) -> Self {
+        let arms = self.arms.iter().enumerate();
+        let arms = arms.map(|(at, (number, _))| (*number, u64::from(at == arm))).collect();
+        Self { arms, exposure: WEIGHTS_SUM, ..self.clone() }
+    }
+
     /// The share of an arm among those that are left, 0 to 1.
     #[must_use]
     pub fn share(&self, arm: usize) -> f64 {

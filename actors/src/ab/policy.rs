@@ -172,6 +172,8 @@ pub enum GivenUp {
     },
     /// There is no evidence, and no time left.
     TimeIsUp,
+    /// No treatment serves any more.
+    NoTreatment,
 }
 
 /// What to do.

@@ -200,7 +200,9 @@ fn experiment(scenario: &Scenario, run: u32) -> (Option<usize>, u64) {
                 return (Some(0), outcomes);
             }
             Decision::RollBack(GivenUp::ControlIsBetter) => {}
-            Decision::RollBack(GivenUp::Guard { .. } | GivenUp::TimeIsUp) => break,
+            Decision::RollBack(
+                GivenUp::Guard { .. } | GivenUp::TimeIsUp | GivenUp::NoTreatment,
+            ) => break,
             Decision::Continue => {}
         }
         if let Allocation::Thompson { floor } = scenario.allocation

@@ -6,6 +6,7 @@
 //!                           ▲  ◀────rollback────▶    ▲      parked      ▲
 //!                           └────────revert──────────┘                  └── unload
 //! stuck: current ──▶ pinned (never ended: a thread is inside)
+//! join: (new) ──▶ arm, beside the current one ──leave, unload, its process ends──▶ retiring
 //! ```
 //!
 //! `parked` is the previous generation of an install that is not settled yet: a revert needs it again.
@@ -26,6 +27,10 @@ pub enum Event {
     Revert(GenerationId),
     /// Back to the previous generation.
     Rollback,
+    /// A proven candidate serves beside the current one, as an arm of an experiment.
+    Join(GenerationId),
+    /// An arm serves no more.
+    Leave(GenerationId),
     /// Nothing serves any more.
     Unload,
     /// This generation is taken out of service, and nothing takes its place.
@@ -47,6 +52,10 @@ pub enum Event {
 pub enum Effect {
     /// Swap the published pointer; the stint that was published closes.
     Publish(Option<GenerationId>),
+    /// Let callers into this arm.
+    Open(GenerationId),
+    /// Let no more callers into this arm.
+    Close(GenerationId),
     /// Run its shutdown hook: nobody is inside, nothing will need it.
     Shutdown(GenerationId),
     /// Drop it.
@@ -62,6 +71,8 @@ pub enum Refusal {
     NoPrevious,
     /// Another generation serves by now.
     NotCurrent,
+    /// It is no arm.
+    NoArm,
 }
 
 /// The generations of one plugin.
@@ -70,6 +81,7 @@ pub struct Machine {
     current: Option<GenerationId>,
     previous: Option<GenerationId>,
     parked: Option<GenerationId>,
+    arms: BTreeSet<GenerationId>,
     pinned: BTreeSet<GenerationId>,
     retiring: BTreeSet<GenerationId>,
     /// Closed stints that still have callers inside.
@@ -130,6 +142,7 @@ impl Machine {
         match () {
             () if is(self.current) => Some(Retention::Serving),
             () if self.pinned.contains(&generation) => Some(Retention::Stuck),
+            () if self.arms.contains(&generation) => Some(Retention::Arm),
             () if is(self.previous) => Some(Retention::Previous),
             () if is(self.parked) => Some(Retention::Parked),
             () if leased => Some(Retention::Leased),
@@ -148,6 +161,11 @@ impl Machine {
             Event::Settle(generation) => self.settle(generation),
             Event::Revert(generation) => self.revert(generation),
             Event::Rollback => self.rollback(),
+            Event::Join(generation) => {
+                self.arms.insert(generation);
+                Ok(vec![Effect::Open(generation)])
+            }
+            Event::Leave(generation) => self.leave(generation).ok_or(Refusal::NoArm),
             Event::Unload => self.unload(),
             Event::Withdraw(generation) => self.withdraw(generation),
             Event::Stuck(generation) => Ok(self.stuck(generation)),
@@ -204,6 +222,17 @@ impl Machine {
         Ok(effects)
     }
 
+    /// Nothing, where it is no arm.
+    fn leave(&mut self, arm: GenerationId) -> Option<Vec<Effect>> {
+        if !self.arms.remove(&arm) {
+            return None;
+        }
+        *self.leased.entry(arm).or_default() += 1;
+        let mut effects = vec![Effect::Close(arm)];
+        effects.extend(self.retire(Some(arm)));
+        Some(effects)
+    }
+
     fn unload(&mut self) -> Result<Vec<Effect>, Refusal> {
         let leaving = [self.current, self.previous, self.parked];
         if leaving.iter().all(Option::is_none) {
@@ -212,6 +241,9 @@ impl Machine {
         self.close_current();
         (self.current, self.previous) = (None, None);
         let mut effects = vec![Effect::Publish(None)];
+        for arm in self.arms.clone() {
+            effects.extend(self.leave(arm).into_iter().flatten());
+        }
         effects.extend(leaving.into_iter().filter_map(|generation| self.retire(generation)));
         Ok(effects)
     }
@@ -242,11 +274,14 @@ impl Machine {
             self.current = None;
             return vec![Effect::Publish(None)];
         }
-        Vec::new()
+        self.leave(generation).unwrap_or_default()
     }
 
     /// What serves stays published: its callers are told how it ended until something takes its place.
     fn lost(&mut self, generation: GenerationId) -> Vec<Effect> {
+        if let Some(left) = self.leave(generation) {
+            return left;
+        }
         if self.previous == Some(generation) {
             self.previous = self.parked.take();
             return self.retire(Some(generation)).into_iter().collect();
@@ -269,6 +304,7 @@ impl Machine {
         self.current == Some(generation)
             || self.previous == Some(generation)
             || self.parked == Some(generation)
+            || self.arms.contains(&generation)
             || self.retiring.contains(&generation)
     }
 

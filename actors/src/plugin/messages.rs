@@ -99,6 +99,20 @@ pub enum PluginMsg {
         /// What it replaced; or the candidate again when callers were not held any more, and nothing has changed.
         reply: Reply<Result<Installed, Candidate>>,
     },
+    /// Makes a proven candidate serve beside what serves, as an arm of an experiment.
+    Join {
+        /// The candidate.
+        candidate: Candidate,
+        /// Answered when callers can be let in.
+        reply: Reply<()>,
+    },
+    /// An arm serves no more.
+    Leave {
+        /// The arm.
+        generation: GenerationId,
+        /// Answered when nobody new is let in.
+        reply: Reply<()>,
+    },
     /// The last install is on record.
     Confirm {
         /// What it came to.

@@ -79,7 +79,7 @@ impl PluginActor {
         let from = self.ledger.current().map(|generation| generation.version().clone());
         let swapped = self.apply(Event::Rollback).map_err(|refusal| match refusal {
             Refusal::NoPrevious => RollbackError::NoPrevious { plugin: plugin.clone() },
-            Refusal::NotServing | Refusal::NotCurrent => {
+            Refusal::NotServing | Refusal::NotCurrent | Refusal::NoArm => {
                 RollbackError::NotLoaded { plugin: plugin.clone() }
             }
         });

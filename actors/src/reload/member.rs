@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use themis_messages::admit::AdmitError;
 use themis_messages::audit::AuditEntry;
@@ -57,6 +58,8 @@ pub enum Replaces {
     Plugin(PluginName),
     /// Either: in a set, new plugins may join.
     Whatever,
+    /// Nothing: it serves beside what serves, as an arm of an experiment.
+    Beside,
 }
 
 /// What a generation is made of.
@@ -170,6 +173,11 @@ impl Member {
         Ok(())
     }
 
+    /// Whether it becomes an arm, and what serves stays.
+    pub(super) fn is_beside(&self) -> bool {
+        matches!(&self.target, Target::Files { replaces: Replaces::Beside, .. })
+    }
+
     /// Of what does not run in this process.
     fn is_restart_elsewhere(&self) -> bool {
         matches!(&self.target, Target::Again(generation) if generation.tier != Tier::InProcess)
@@ -221,9 +229,11 @@ impl Member {
                 let version = current.version().clone();
                 Err(LoadError::AlreadyLoaded { plugin, version })
             }
-            (Target::Files { replaces: Replaces::Plugin(_), .. } | Target::Again(_), None) => {
-                Err(LoadError::NotLoaded { plugin })
-            }
+            (
+                Target::Files { replaces: Replaces::Plugin(_) | Replaces::Beside, .. }
+                | Target::Again(_),
+                None,
+            ) => Err(LoadError::NotLoaded { plugin }),
             // It was replaced while its restart was on its way.
             (Target::Again(unwell), Some(current)) if unwell.id != current.id => {
                 let version = current.version().clone();
@@ -308,7 +318,8 @@ impl Member {
     pub(super) async fn hand_over(&mut self, environment: &Environment) -> Result<(), LoadError> {
         let (slot, candidate) = (self.slot()?, self.candidate()?);
         let Some(current) = self.current.clone() else { return Ok(()) };
-        if matches!(self.target, Target::Again(_)) {
+        // The state stays with what serves.
+        if matches!(self.target, Target::Again(_)) || self.is_beside() {
             self.state = StateOutcome::Fresh;
             return Ok(());
         }
@@ -334,6 +345,12 @@ impl Member {
     ) -> Result<(), LoadError> {
         let candidate = self.candidate.take().ok_or_else(out_of_order)?;
         let generation = Arc::clone(candidate.generation());
+        if self.is_beside() {
+            self.ask(|reply| PluginMsg::Join { candidate, reply }).await?;
+            let (from, swap, probation) = (None, Duration::ZERO, None);
+            self.installed = Some((generation, Installed { from, swap, probation }));
+            return Ok(());
+        }
         // What is restarted was not well: there is nothing to compare with and nothing to go back to.
         let probation = !matches!(self.target, Target::Again(_));
         let hold = self.hold.take();
@@ -355,12 +372,19 @@ impl Member {
     pub(super) async fn revert(&mut self) -> Result<(), LoadError> {
         let Some((generation, _)) = self.installed.take() else { return Ok(()) };
         let generation = generation.id;
+        if self.is_beside() {
+            let leave = |reply| PluginMsg::Leave { generation, reply };
+            return Ok(self.slot()?.mailbox().insist(ASK_DEADLINE, leave).await?);
+        }
         let revert = |reply| PluginMsg::Revert { generation, reply };
         Ok(self.slot()?.mailbox().insist(ASK_DEADLINE, revert).await?)
     }
 
     /// The outcome is on record: what serves may stay. Answers the receipt as the plugin's actor keeps it.
     pub(super) async fn confirm(&self, receipt: ReloadReceipt) -> Result<ReloadReceipt, LoadError> {
+        if self.is_beside() {
+            return Ok(receipt);
+        }
         let boxed = Box::new(receipt.clone());
         let confirm = |reply| PluginMsg::Confirm { receipt: boxed, reply };
         let confirmed = self.slot()?.mailbox().insist(ASK_DEADLINE, confirm).await;

@@ -143,6 +143,46 @@ fn a_version_whose_hook_hangs_serves_on_and_is_never_shut_down() {
 }
 
 #[test]
+fn an_arm_serves_beside_and_ends_when_its_callers_have_left() {
+    use Event::*;
+    check(
+        &[
+            Install(g(1)),
+            Join(g(2)),
+            Join(g(3)),
+            Leave(g(2)),
+            Leave(g(2)),
+            Drained(g(2)),
+            Ended(g(2)),
+            Lost(g(3)),
+            Drained(g(3)),
+            Join(g(4)),
+            Stuck(g(4)),
+            Join(g(5)),
+            Unload,
+            Drained(g(5)),
+        ],
+        &expect![[r#"
+            Install(g(1)) -> Ok([Publish(Some(g(1)))])
+            Join(g(2)) -> Ok([Open(g(2))])
+            Join(g(3)) -> Ok([Open(g(3))])
+            Leave(g(2)) -> Ok([Close(g(2))])
+            Leave(g(2)) -> Err(NoArm)
+            Drained(g(2)) -> Ok([Shutdown(g(2))])
+            Ended(g(2)) -> Ok([Forget(g(2))])
+            Lost(g(3)) -> Ok([Close(g(3))])
+            Drained(g(3)) -> Ok([Shutdown(g(3))])
+            Join(g(4)) -> Ok([Open(g(4))])
+            Stuck(g(4)) -> Ok([Close(g(4))])
+            Join(g(5)) -> Ok([Open(g(5))])
+            Unload -> Ok([Publish(None), Close(g(5))])
+            Drained(g(5)) -> Ok([Shutdown(g(5))])
+            = None None retiring {g(1), g(3), g(5)} leased {g(1): 1, g(4): 1} pinned {g(4)}
+        "#]],
+    );
+}
+
+#[test]
 fn a_stuck_version_is_pinned_and_the_previous_one_is_the_way_out() {
     use Event::*;
     check(
@@ -170,6 +210,7 @@ struct World {
     shut: BTreeSet<GenerationId>,
     stuck: BTreeSet<GenerationId>,
     pinned: BTreeSet<GenerationId>,
+    arms: BTreeSet<GenerationId>,
 }
 
 impl World {
@@ -187,6 +228,19 @@ impl World {
                 (_, Some(current)) => {
                     self.pinned.insert(current);
                     Event::Pin(current)
+                }
+            },
+            12 => {
+                self.next += 1;
+                Event::Join(g(self.next))
+            }
+            13..=15 => match (choice, self.arms.first().copied()) {
+                (_, None) => return,
+                (13, Some(arm)) => Event::Leave(arm),
+                (14, Some(arm)) => Event::Lost(arm),
+                (_, Some(arm)) => {
+                    self.stuck.insert(arm);
+                    Event::Stuck(arm)
                 }
             },
             3 => Event::Rollback,
@@ -227,7 +281,13 @@ impl World {
                     "an ended generation serves"
                 );
             }
+            Effect::Open(arm) => assert!(self.arms.insert(arm) && !self.shut.contains(&arm)),
+            Effect::Close(arm) => {
+                assert!(self.arms.remove(&arm), "closed twice");
+                *self.inside.entry(arm).or_default() += 1;
+            }
             Effect::Shutdown(generation) => {
+                assert!(!self.arms.contains(&generation), "callers are let in");
                 assert!(self.shut.insert(generation), "shut down twice");
                 assert!(!self.inside.contains_key(&generation), "a caller is inside");
                 assert_ne!(self.published, Some(generation), "it serves");
@@ -242,7 +302,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn no_generation_ends_while_anybody_needs_it(choices in proptest::collection::vec(0_u8..12, 0..80)) {
+    fn no_generation_ends_while_anybody_needs_it(choices in proptest::collection::vec(0_u8..16, 0..80)) {
         let mut world = World::default();
         for choice in choices {
             world.play(choice);
@@ -258,6 +318,9 @@ proptest! {
         }
         // Once everybody has left and all is unloaded, every generation has ended or is pinned.
         world.play(4);
+        while !world.arms.is_empty() {
+            world.play(13);
+        }
         while !world.inside.is_empty() {
             world.play(8);
         }
