@@ -5,11 +5,13 @@ use std::time::Duration;
 use themis_kernel::ab::lifecycle::{Promotion, Status};
 use themis_kernel::ab::policy::{GivenUp, Policy};
 use themis_kernel::ab::spec::{Label, Spec, Treatment};
+use themis_kernel::call::CallError;
+use themis_kernel::lifecycle::Retention;
 use themis_kernel::{Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
 struct Bench {
-    _site: Site,
+    site: Site,
     kernel: Kernel,
     counter: PluginRef,
 }
@@ -17,16 +19,20 @@ struct Bench {
 impl Bench {
     /// Version 1.0.0 serves, 1.1.0 lies beside it.
     fn new(tier: &str) -> Self {
+        Self::of(tier, |version| Fixture::c("counter.c", "counter", version))
+    }
+
+    fn of(tier: &str, fixture: impl Fn(&str) -> Fixture) -> Self {
         let site = Site::new();
-        for version in ["1.0.0", "1.1.0", "1.2.0"] {
-            site.add(&Fixture::c("counter.c", "counter", version));
+        for version in ["1.0.0", "1.1.0"] {
+            site.add(&fixture(version));
         }
         let mut config = site.config(&["counter"]);
         config.default_tier = tier.parse().unwrap();
         config.probation.window = Duration::ZERO;
         let kernel = Kernel::start_blocking(config).unwrap();
         let counter = kernel.loader().load_blocking("counter/1.0.0", None).unwrap();
-        Self { _site: site, kernel, counter }
+        Self { site, kernel, counter }
     }
 
     fn spec(&self, id: &str) -> Spec {
@@ -119,7 +125,7 @@ fn the_winner_becomes_current_without_a_lost_call() {
                 bench.counter.call_for(unit.to_string().as_bytes(), "version", b"").unwrap();
             let version = String::from_utf8(served.answer.bytes).unwrap();
             if let Some(arm) = served.assigned {
-                arm.converted(unit % if version == "1.1.0" { 5 } else { 10 } == 0);
+                arm.converted(unit.is_multiple_of(if version == "1.1.0" { 5 } else { 10 }));
             }
             unit += 1;
             let status = experiments.report("win").unwrap().status;
@@ -164,25 +170,26 @@ fn an_arm_that_does_not_load_leaves_everything_as_it_was() {
 
 #[test]
 fn an_arm_whose_process_dies_leaves_the_split() {
-    let bench = Bench::new("process");
-    let experiments = bench.kernel.experiments();
-    experiments.create_blocking(bench.spec("mortal")).unwrap();
-    assert!((0..100).any(|unit| bench.served(unit).0 == "1.1.0"));
-    let own = bench.counter.info();
-    let arm = own.budget.generations.iter().find(|it| it.version.to_string() == "1.1.0").unwrap();
-    assert_eq!(format!("{:?}", arm.reason), "Arm");
-    // The newest of this process's workers that plugins run in is the arm's.
-    let pids = themis_tests::children("themis");
-    println!("{pids:?}");
-    let worker = pids.iter().max().unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(*worker).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    // Method 5100 aborts.
+    let flags = ["-DPARALLEL", "-DNAME=\"counter\""];
+    let bench = Bench::of("process", |version| {
+        let hostile = Fixture::c("hostile.c", "counter", version);
+        flags.iter().fold(hostile, |it, flag| it.flag(flag))
+    });
+    bench.kernel.experiments().create_blocking(bench.spec("mortal")).unwrap();
+    let serves = |unit: u32| {
+        let served = bench.counter.call_for(&unit.to_le_bytes(), 1, b"").unwrap();
+        served.answer.served_by.version.to_string()
+    };
+    let generations = bench.counter.info().budget.generations;
+    let arm = generations.iter().find(|it| it.reason == Retention::Arm).unwrap();
+    assert_eq!(arm.version.to_string(), "1.1.0");
+    let unit = (0..100_u32).find(|unit| serves(*unit) == "1.1.0").unwrap();
+    let ended = bench.counter.call_for(&unit.to_le_bytes(), 5100, b"").unwrap_err();
+    assert!(matches!(ended, CallError::Ended { .. }), "{ended}");
     let status = bench.until("mortal", Status::is_over);
     assert_eq!(status, Status::RolledBack { why: GivenUp::NoTreatment });
-    assert!((0..100).all(|unit| bench.served(unit).0 == "1.0.0"));
+    assert!((0..100).all(|unit| serves(unit) == "1.0.0"));
     bench.kernel.shutdown_blocking();
 }
 
@@ -191,8 +198,8 @@ fn a_promotion_that_fails_says_so_and_can_be_tried_again() {
     let bench = Bench::new("in-process");
     let experiments = bench.kernel.experiments();
     experiments.create_blocking(bench.spec("late")).unwrap();
-    let dir = bench._site.root().join("counter/1.1.0");
-    let away = bench._site.path().join("away");
+    let dir = bench.site.root().join("counter/1.1.0");
+    let away = bench.site.path().join("away");
     std::fs::rename(&dir, &away).unwrap();
     experiments.promote_blocking("late", "next").unwrap();
     let status = bench.until("late", themis_kernel::ab::manager::is_settled);
