@@ -12,6 +12,7 @@ use themis_persistence::audit_log::error::{AuditError, VerifyFailure};
 use themis_persistence::audit_log::read::{Direction, records};
 use themis_persistence::audit_log::record::AuditRecord;
 use themis_persistence::audit_log::verify::{VerifyReport, verify};
+use themis_persistence::experiments;
 use themis_persistence::registry::{self, Note, NoteError, Notes};
 use themis_persistence::store::Store;
 
@@ -41,6 +42,13 @@ pub enum StoreMsg {
         note: Note,
         /// Its value, if it was ever written.
         reply: Reply<Result<Option<serde_json::Value>, StoreFault>>,
+    },
+    /// Writes what is known of experiments, by name.
+    KeepExperiments {
+        /// The records.
+        records: Vec<(String, Vec<u8>)>,
+        /// Answered when they would outlive the process.
+        reply: Reply<Result<(), StoreFault>>,
     },
     /// Writes notes on the marketplace, together and durably.
     Remember {
@@ -124,6 +132,10 @@ async fn answer(admitted: Admitted<StoreMsg>, store: Arc<Store>) {
         StoreMsg::Recall { note, reply } => {
             let read = move || registry::read(&store, &note).map_err(StoreFault::Note);
             reply.send(off_thread(read).await);
+        }
+        StoreMsg::KeepExperiments { records, reply } => {
+            let write = move || experiments::write(&store, &records).map_err(NoteError::from);
+            reply.send(off_thread(move || write().map_err(StoreFault::Note)).await);
         }
         StoreMsg::Remember { notes, reply } => {
             let write = move || notes.write(&store).map_err(NoteError::from);

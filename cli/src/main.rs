@@ -64,6 +64,8 @@ enum Command {
     },
     /// Test versions of a plugin against each other
     Ab {
+        #[command(flatten)]
+        socket: Socket,
         #[command(subcommand)]
         command: commands::ab::Command,
     },
@@ -123,7 +125,9 @@ fn run(command: Command, printer: Printer) -> Result<(), Failure> {
         Command::Registry { socket, command } => {
             commands::registry::run(command, socket.socket.as_deref(), printer)
         }
-        Command::Ab { command } => commands::ab::run(command, printer),
+        Command::Ab { socket, command } => {
+            commands::ab::run(command, socket.socket.as_deref(), printer)
+        }
         Command::Audit { socket, command } => {
             commands::audit::run(command, socket.socket.as_deref(), printer)
         }

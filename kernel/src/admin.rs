@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use crate::refs::Control;
 
 mod error;
+mod experiments;
 mod handlers;
 mod listener;
 mod registry;
@@ -81,6 +82,10 @@ fn router(control: Control) -> Router {
         .route("/v1/discover", get(handlers::discover))
         .route("/v1/audit", get(handlers::audit))
         .route("/v1/audit/verify", get(handlers::audit_verify))
+        .route("/v1/ab", get(experiments::list).post(experiments::create))
+        .route("/v1/ab/{id}", get(experiments::show))
+        .route("/v1/ab/{id}/stop", post(experiments::stop))
+        .route("/v1/ab/{id}/promote", post(experiments::promote))
         .route("/v1/registry/resolve", post(registry::resolve))
         .route("/v1/registry/install", post(registry::install))
         .route("/v1/registry/stats", get(registry::stats))

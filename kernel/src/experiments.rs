@@ -2,15 +2,32 @@
 
 use std::sync::Arc;
 
+use themis_actors::ab::live::{Live, Stored};
 use themis_actors::ab::manager::{ExperimentsMsg, create_limit};
 use themis_actors::ab::report::{self, Report};
 use themis_actors::ab::spec::{ExperimentError, Label, Spec};
+use themis_actors::environment::Environment;
 use themis_messages::call::Answer;
 use themis_messages::limits::ASK_DEADLINE;
+use themis_persistence::experiments::Read;
 
 pub use themis_actors::ab::live::Assigned;
 
 use crate::refs::Control;
+
+/// Puts an experiment back as it was kept. One that cannot be read is told of and left in the store.
+pub(crate) fn restore(environment: &Environment, read: Read) {
+    let stored = read.map_err(|error| error.to_string()).and_then(|bytes| {
+        serde_json::from_slice::<Stored>(&bytes).map_err(|error| error.to_string())
+    });
+    match stored {
+        Ok(stored) => environment.experiments.add(Live::restore(stored)),
+        Err(error) => {
+            metrics::counter!("ab_test_store_failures_total").increment(1);
+            tracing::error!(error, "an experiment is not taken up again");
+        }
+    }
+}
 
 /// A call that was made for a unit: the answer, and where the unit's outcomes belong.
 #[derive(Debug, Clone)]

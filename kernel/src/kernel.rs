@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use themis_actors::ab::manager::ExperimentsMsg;
 use themis_actors::environment::{
     Environment, Settings, WasmOverride, WasmSettings, WorkerOverride, WorkerSettings,
 };
@@ -27,6 +28,7 @@ use themis_messages::limits::{
 };
 use themis_messages::sandbox::{Limits, SandboxError};
 use themis_persistence::audit_log::{AuditRecord, VerifyReport};
+use themis_persistence::experiments::read_all;
 use themis_persistence::registry::{NoteError, floors};
 use themis_persistence::store::{Store, StoreError};
 use themis_sandbox::admission::{self, Discovered, PluginRoot};
@@ -35,7 +37,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, WorkersConfig};
 use crate::events::Events;
-use crate::experiments::ExperimentManager;
+use crate::experiments::{self, ExperimentManager};
 use crate::marketplace::MarketplaceClient;
 use crate::plugin_sandbox::PluginSandbox;
 use crate::refs::{Control, HotReloadManager, PluginLoader, PluginRef};
@@ -206,10 +208,11 @@ impl Kernel {
         let opened = work::run("store", AUDIT_DEADLINE, move || {
             let store = Store::open(&data_dir)?;
             let floors = floors(&store);
-            Ok((store, floors, make_private(&made)))
+            let experiments = read_all(&store)?;
+            Ok((store, floors, experiments, make_private(&made)))
         });
         let opened = opened.await;
-        let (mut store, floors, made) = match opened {
+        let (mut store, floors, experiments, made) = match opened {
             Ok(opened) => opened.map_err(StartError::Store)?,
             Err(error) => return Err(KernelFault::Audit { what: error.to_string() }.into()),
         };
@@ -248,6 +251,9 @@ impl Kernel {
         }
         for (plugin, floor) in floors.map_err(StartError::Floors)? {
             environment.set_floor(&plugin, Some(floor));
+        }
+        for read in experiments {
+            experiments::restore(&environment, read);
         }
         let tree = Tree::start(Arc::clone(&environment), Arc::new(store)).await?;
         let control = Control { executor, environment, actor: "host".into() };
@@ -526,9 +532,15 @@ impl Kernel {
         let Self { control, tree, serving, store_closed, .. } = self;
         let executor = control.executor.clone();
         let workers = control.environment.settings.workers.workers.clone();
+        let environment = Arc::clone(&control.environment);
         drop(serving);
         drop(control);
         let stopped = executor.run(async move {
+            let close = |reply| ExperimentsMsg::Close { reply };
+            if let Err(fault) = environment.roles.experiments.ask(AUDIT_DEADLINE, close).await {
+                tracing::error!(%fault, "what experiments have counted last is not kept");
+            }
+            drop(environment);
             tree.stop().await;
             if let Ok(workers) = workers
                 && let Err(fault) = tokio::task::spawn_blocking(move || workers.close()).await

@@ -5,6 +5,7 @@
 //! | `meta` | `format` | decimal text |
 //! | `meta` | `audit.head` | sequence number of the last record, 8 bytes big-endian; its leaf hash, 32 bytes |
 //! | `registry` | `trust/…`, `floor/…`, `publisher/…`, `seen/…`: see [`crate::registry`] | JSON |
+//! | `experiments` | `ab_test::…`: see [`crate::experiments`] | version, checksum, JSON |
 //! | `audit` | sequence number, 8 bytes big-endian, so that byte order is time order | leaf hash, 32 bytes; the record's bytes |
 
 use crate::audit_log::Head;
@@ -16,6 +17,8 @@ pub(crate) const META: &str = "meta";
 pub(crate) const AUDIT: &str = "audit";
 /// The key space of what is remembered of the marketplace.
 pub(crate) const REGISTRY: &str = "registry";
+/// The key space of experiments.
+pub(crate) const EXPERIMENTS: &str = "experiments";
 /// RocksDB insists on this one; it stays empty.
 pub(crate) const DEFAULT: &str = "default";
 /// In `meta`: the format of everything else.

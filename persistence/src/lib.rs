@@ -20,6 +20,7 @@
 
 pub mod audit_log;
 pub mod drill;
+pub mod experiments;
 mod keys;
 pub mod moment;
 pub mod registry;

@@ -33,7 +33,8 @@ pub const FORMAT: u64 = 1;
 const DATABASE_DIR: &str = "store";
 /// A file every RocksDB database has once it was created.
 const CREATED_MARK: &str = "CURRENT";
-const KEY_SPACES: [&str; 4] = [keys::DEFAULT, keys::META, keys::AUDIT, keys::REGISTRY];
+const KEY_SPACES: [&str; 5] =
+    [keys::DEFAULT, keys::META, keys::AUDIT, keys::REGISTRY, keys::EXPERIMENTS];
 
 /// Memory that one key space collects before it writes a table file.
 const WRITE_BUFFER_BYTES: usize = 4 << 20;

@@ -7,11 +7,12 @@ use themis_kernel::ab::policy::{GivenUp, Policy};
 use themis_kernel::ab::spec::{Label, Spec, Treatment};
 use themis_kernel::call::CallError;
 use themis_kernel::lifecycle::Retention;
-use themis_kernel::{Kernel, PluginRef};
+use themis_kernel::{Config, Kernel, PluginRef};
 use themis_tests::{Fixture, Site};
 
 struct Bench {
     site: Site,
+    config: Config,
     kernel: Kernel,
     counter: PluginRef,
 }
@@ -30,9 +31,9 @@ impl Bench {
         let mut config = site.config(&["counter"]);
         config.default_tier = tier.parse().unwrap();
         config.probation.window = Duration::ZERO;
-        let kernel = Kernel::start_blocking(config).unwrap();
+        let kernel = Kernel::start_blocking(config.clone()).unwrap();
         let counter = kernel.loader().load_blocking("counter/1.0.0", None).unwrap();
-        Self { site, kernel, counter }
+        Self { site, config, kernel, counter }
     }
 
     fn spec(&self, id: &str) -> Spec {
@@ -41,6 +42,15 @@ impl Bench {
         let mut spec = Spec::new(id, plugin, vec![treatment]).unwrap();
         spec.policy = Policy { duration_min: Duration::ZERO, ..Policy::default() };
         spec
+    }
+
+    /// The kernel ends in good order and starts again.
+    fn again(self) -> Self {
+        let Self { site, kernel, config, .. } = self;
+        kernel.shutdown_blocking();
+        let kernel = Kernel::start_blocking(config.clone()).unwrap();
+        let counter = kernel.loader().load_blocking("counter/1.0.0", None).unwrap();
+        Self { site, kernel, counter, config }
     }
 
     /// The version that serves a unit, and its arm.
@@ -216,5 +226,40 @@ fn a_promotion_that_fails_says_so_and_can_be_tried_again() {
         "{status:?}"
     );
     assert_eq!(bench.counter.call("version", b"").unwrap().bytes, b"1.1.0");
+    bench.kernel.shutdown_blocking();
+}
+
+/// 4.3 items 19 and 26: what was counted is counted once, and every unit has the arm it had.
+#[test]
+fn an_experiment_goes_on_after_a_restart() {
+    let mut bench = Bench::new("in-process");
+    bench.kernel.experiments().create_blocking(bench.spec("long")).unwrap();
+    let arms: Vec<_> = (0..300).map(|unit| bench.served(unit)).collect();
+    for round in 1..=3_u64 {
+        let experiments = bench.kernel.experiments();
+        for _ in 0..10 {
+            experiments.record_outcome("long", "next", 1.0).unwrap();
+            experiments.record_event("long", "control", "rows", 5.0).unwrap();
+        }
+        let before = experiments.report("long").unwrap();
+        assert_eq!(before.arms[1].requests, 10 * round);
+        bench = bench.again();
+        // Its arms are loaded again by the kernel itself.
+        while bench.kernel.experiments().report("long").unwrap().arms.iter().any(|arm| !arm.serves)
+        {
+            std::thread::yield_now();
+        }
+        let after = bench.kernel.experiments().report("long").unwrap();
+        assert_eq!(after.started, before.started);
+        for (before, after) in before.arms.iter().zip(&after.arms) {
+            assert_eq!((before.requests, before.units), (after.requests, after.units));
+            assert_eq!((before.mean, before.latency_p99), (after.mean, after.latency_p99));
+        }
+        assert!((0..300).all(|unit| bench.served(unit) == arms[unit as usize]));
+    }
+    bench.kernel.experiments().stop_blocking("long").unwrap();
+    let bench = bench.again();
+    assert_eq!(bench.kernel.experiments().report("long").unwrap().status, Status::Cancelled);
+    assert_eq!(bench.served(1).1, None);
     bench.kernel.shutdown_blocking();
 }

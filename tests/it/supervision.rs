@@ -173,7 +173,8 @@ fn every_service_may_die_at_every_step_of_a_reload() {
 
 #[test]
 fn every_controller_may_die_at_every_step_of_a_reload() {
-    kill_at_each_step(&["control", "catalog", "coordinator", "watchdog"].map(Victim::Role));
+    let controllers = ["control", "catalog", "coordinator", "experiments", "watchdog"];
+    kill_at_each_step(&controllers.map(Victim::Role));
 }
 
 #[test]
@@ -192,6 +193,7 @@ fn the_list_of_victims_is_complete() {
         "control",
         "catalog",
         "coordinator",
+        "experiments",
         "watchdog",
         "plugins",
     ];

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use themis_messages::ids::GenerationId;
 use themis_messages::limits::EXPERIMENT_METRICS_MAX;
 
 use super::assign::Assignment;
-use super::lifecycle::Status;
+use super::lifecycle::{Promotion, Status};
+use super::moments::Moments;
 use super::policy::Kind;
 use super::recorder::{NotFinite, Sketch, Tally, UnitSet};
 use super::spec::{ExperimentError, Label, Spec};
@@ -72,6 +74,8 @@ pub(crate) struct State {
     pub(crate) ended: Option<jiff::Timestamp>,
     /// Generations by arm.
     pub(crate) generations: Vec<Option<GenerationId>>,
+    /// Whether its arms are being loaded again.
+    pub(crate) loading: bool,
     /// Whether units were dealt out differently for a time: then their ratio says nothing.
     pub(crate) ratio_changed: bool,
 }
@@ -248,7 +252,7 @@ impl Live {
 
     /// What was counted of a metric, by arm: `latency`, `errors`, or one of the events.
     #[must_use]
-    pub fn metric(&self, name: &str) -> Option<Vec<super::moments::Moments>> {
+    pub fn metric(&self, name: &str) -> Option<Vec<Moments>> {
         let of = |pick: fn(&Counts) -> &Tally| self.arms.iter().map(|it| pick(it).fold()).collect();
         match name {
             "latency" => Some(of(|it| &it.latency)),
@@ -261,8 +265,138 @@ impl Live {
         }
     }
 
+    /// A number that changes with everything that is kept.
+    pub(crate) fn mark(&self) -> u64 {
+        let counts = |it: &Counts| it.outcomes.fold().count + it.latency.fold().count;
+        let events = self.events.load();
+        let events: u64 =
+            events.iter().flat_map(|(_, it)| it.iter()).map(|it| it.fold().count).sum();
+        let text = format!("{:?}", self.state.lock());
+        let status = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+        let counted: u64 = self.arms.iter().map(counts).sum();
+        status.wrapping_add(counted).wrapping_add(events).wrapping_add(self.dropped())
+    }
+
     fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An experiment as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stored {
+    spec: Spec,
+    status: Status,
+    started: Option<jiff::Timestamp>,
+    ended: Option<jiff::Timestamp>,
+    ratio_changed: bool,
+    arms: Vec<StoredArm>,
+    events: Vec<(Label, Vec<Moments>)>,
+    dropped: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredArm {
+    outcomes: Moments,
+    latency: Moments,
+    errors: Moments,
+    /// Buckets that are not empty.
+    sketch: Vec<(u32, u64)>,
+    /// In hexadecimal.
+    units: String,
+}
+
+impl StoredArm {
+    fn of(counts: &Counts) -> Self {
+        let sketch = counts.sketch.fold().into_iter().zip(0..).filter(|(count, _)| *count > 0);
+        let words = counts.units.words();
+        Self {
+            outcomes: counts.outcomes.fold(),
+            latency: counts.latency.fold(),
+            errors: counts.errors.fold(),
+            sketch: sketch.map(|(count, bucket)| (bucket, count)).collect(),
+            units: hex::encode(
+                words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>(),
+            ),
+        }
+    }
+
+    fn restore(&self, counts: &Counts) {
+        counts.outcomes.restore(&self.outcomes);
+        counts.latency.restore(&self.latency);
+        counts.errors.restore(&self.errors);
+        counts.sketch.restore(&self.sketch);
+        let bytes = hex::decode(&self.units).unwrap_or_default();
+        let words = bytes.chunks_exact(8).filter_map(|word| word.try_into().ok());
+        counts.units.restore(&words.map(u64::from_be_bytes).collect::<Vec<_>>());
+    }
+}
+
+impl Live {
+    /// As it is kept.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        let state = self.state.lock().clone();
+        let events = self.events.load();
+        let folded = |(name, tallies): &(Label, Arc<[Tally]>)| {
+            (name.clone(), tallies.iter().map(Tally::fold).collect())
+        };
+        Stored {
+            spec: self.spec.clone(),
+            status: state.status,
+            started: state.started,
+            ended: state.ended,
+            ratio_changed: state.ratio_changed,
+            arms: self.arms.iter().map(StoredArm::of).collect(),
+            events: events.iter().map(folded).collect(),
+            dropped: self.dropped(),
+        }
+    }
+
+    /// As it was kept. What was on its way then is not any more: a winner that was not promoted yet waits to be promoted by
+    /// hand, and arms that were being loaded are not.
+    #[must_use]
+    pub fn restore(stored: Stored) -> Arc<Self> {
+        let live = Self::new(stored.spec);
+        for (counts, kept) in live.arms.iter().zip(&stored.arms) {
+            kept.restore(counts);
+        }
+        let restored = |(name, kept): (Label, Vec<Moments>)| {
+            let tallies = live.arms.iter().enumerate().map(|(arm, _)| {
+                let tally = Tally::default();
+                kept.get(arm).inspect(|moments| tally.restore(moments));
+                tally
+            });
+            let tallies: Arc<[Tally]> = tallies.collect();
+            (name, tallies)
+        };
+        live.events.store(Arc::new(stored.events.into_iter().map(restored).collect()));
+        live.dropped.store(stored.dropped, Ordering::Relaxed);
+        let status = match stored.status {
+            Status::Draft => Status::Cancelled,
+            Status::Concluded { arm, promotion: Promotion::Pending } => {
+                let (code, reason) =
+                    ("ab.interrupted", "the kernel ended meanwhile; promote it again");
+                let promotion =
+                    Promotion::Failed { code: code.to_owned(), reason: reason.to_owned() };
+                Status::Concluded { arm, promotion }
+            }
+            other @ (Status::Running
+            | Status::Concluded { .. }
+            | Status::RolledBack { .. }
+            | Status::Cancelled) => other,
+        };
+        if status.is_over() {
+            live.end();
+        }
+        {
+            let mut state = live.state.lock();
+            (state.status, state.started, state.ended) = (status, stored.started, stored.ended);
+            state.ratio_changed = stored.ratio_changed;
+        }
+        live
     }
 }
 
@@ -339,8 +473,8 @@ impl Experiments {
         self.0.load().values().cloned().collect()
     }
 
-    /// Adds one. Only the manager calls this.
-    pub(crate) fn add(&self, live: Arc<Live>) {
+    /// Adds one: before the kernel has started what was kept, then only the manager.
+    pub fn add(&self, live: Arc<Live>) {
         let mut all = BTreeMap::clone(&self.0.load());
         all.insert(live.spec.id.clone(), live);
         self.0.store(Arc::new(all));

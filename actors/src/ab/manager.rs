@@ -11,15 +11,16 @@
 //! next incarnation goes on. Lost is only the reply of whoever waited for it; loads and promotions under way tell their end to
 //! whoever is behind the role then.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ractor::{ActorCell, ActorProcessingErr};
 use themis_messages::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use themis_messages::ids::{GenerationId, PluginName};
-use themis_messages::lifecycle::{LoadError, LoadRequest, Operation, ReloadReceipt};
+use themis_messages::lifecycle::{KernelFault, LoadError, LoadRequest, Operation, ReloadReceipt};
 use themis_messages::limits::{
-    ASK_DEADLINE, EXPERIMENTS_MAX, EXPERIMENTS_TICK, OPERATION_DEADLINE,
+    ASK_DEADLINE, AUDIT_DEADLINE, EXPERIMENTS_MAX, EXPERIMENTS_TICK, OPERATION_DEADLINE,
 };
 use themis_messages::mailbox::{Admitted, Reply};
 
@@ -34,6 +35,8 @@ use crate::plugin::PluginMsg;
 use crate::reload::Request;
 use crate::reload::member::{Replaces, Target};
 use crate::role::Role;
+use crate::store::{StoreFault, StoreMsg};
+use crate::work;
 
 /// Whoever waits for an experiment to begin.
 type Begun = Reply<Result<(), ExperimentError>>;
@@ -95,20 +98,49 @@ pub enum ExperimentsMsg {
         /// The arm.
         generation: GenerationId,
     },
+    /// The kernel ends: write what is known now. That plugins stop then is no reason to give an experiment up.
+    Close {
+        /// Answered when it would outlive the process.
+        reply: Reply<()>,
+    },
+    /// What was known at some moment is kept, or could not be.
+    Kept {
+        /// How it went.
+        kept: Result<(), StoreFault>,
+    },
     /// Look at what was counted.
     Tick,
 }
 
 /// Begins, judges and ends experiments.
 #[derive(Debug)]
-pub struct Manager(Arc<Environment>);
+pub struct Manager {
+    environment: Arc<Environment>,
+    /// Whether the kernel is about to end.
+    closing: bool,
+    /// Whether something is being written.
+    keeping: bool,
+    /// Who waits for the next write to end, and for the one after.
+    waiting: Vec<Reply<()>>,
+    /// Who waits for the one that is under way.
+    served: Vec<Reply<()>>,
+    /// What was written last, by name: what has not changed is not written again.
+    kept: BTreeMap<Label, u64>,
+}
 
 impl Role for Manager {
     type Msg = ExperimentsMsg;
     type Seed = Arc<Environment>;
 
     fn start(environment: Arc<Environment>) -> Self {
-        Self(environment)
+        Self {
+            environment,
+            closing: false,
+            keeping: false,
+            waiting: Vec::new(),
+            served: Vec::new(),
+            kept: BTreeMap::new(),
+        }
     }
 
     async fn handle(
@@ -126,8 +158,30 @@ impl Role for Manager {
                 reply.send(self.loaded(&live, loaded, &actor));
             }
             ExperimentsMsg::PromotionEnded { live, ended } => self.promotion_ended(&live, ended),
+            ExperimentsMsg::ArmLeft { .. } | ExperimentsMsg::Tick if self.closing => {}
             ExperimentsMsg::ArmLeft { plugin, generation } => self.arm_left(&plugin, generation),
-            ExperimentsMsg::Tick => self.judge_all(),
+            ExperimentsMsg::Kept { kept } => {
+                self.keeping = false;
+                self.served.drain(..).for_each(|reply| reply.send(()));
+                if let Err(error) = kept {
+                    metrics::counter!("ab_test_store_failures_total").increment(1);
+                    tracing::error!(code = error.code(), %error, "experiments could not be kept");
+                    self.kept.clear();
+                }
+                if !self.waiting.is_empty() {
+                    self.keep_all();
+                }
+            }
+            ExperimentsMsg::Close { reply } => {
+                self.closing = true;
+                self.waiting.push(reply);
+                self.keep_all();
+            }
+            ExperimentsMsg::Tick => {
+                self.resume_all();
+                self.judge_all();
+                self.keep_all();
+            }
         }
         Ok(())
     }
@@ -137,20 +191,13 @@ impl Manager {
     fn create(&self, spec: Spec, actor: String, reply: Begun) {
         match self.accept(spec) {
             Err(error) => reply.send(Err(error)),
-            Ok(live) => {
-                let environment = Arc::clone(&self.0);
-                tokio::spawn(async move {
-                    let loaded = load_all(&environment, &live, &actor).await;
-                    let told = ExperimentsMsg::Loaded { live, loaded, actor, reply };
-                    environment.roles.experiments.tell(told);
-                });
-            }
+            Ok(live) => self.load(live, actor, reply),
         }
     }
 
     fn accept(&self, spec: Spec) -> Result<Arc<Live>, ExperimentError> {
         spec.check()?;
-        let all = self.0.experiments.all();
+        let all = self.environment.experiments.all();
         if all.len() >= EXPERIMENTS_MAX {
             return Err(ExperimentError::TooMany);
         }
@@ -163,12 +210,12 @@ impl Manager {
             let (plugin, other) = (spec.plugin, other.spec.id.clone());
             return Err(ExperimentError::Busy { plugin, other });
         }
-        let slot = self.0.directory.find(spec.plugin.as_str());
+        let slot = self.environment.directory.find(spec.plugin.as_str());
         if !slot.is_some_and(crate::slot::Slot::is_serving) {
             return Err(ExperimentError::NotServing { plugin: spec.plugin });
         }
         let live = Live::new(spec);
-        self.0.experiments.add(Arc::clone(&live));
+        self.environment.experiments.add(Arc::clone(&live));
         Ok(live)
     }
 
@@ -180,6 +227,11 @@ impl Manager {
     ) -> Result<(), ExperimentError> {
         let generations = match loaded {
             Ok(generations) => generations,
+            // Another operation had the plugin when the kernel had just started: the next look tries again.
+            Err(LoadError::Kernel(fault)) if live.status() == Status::Running => {
+                live.state.lock().loading = false;
+                return Err(fault.into());
+            }
             Err(error) => {
                 self.end(live, Event::Cancel)?;
                 self.record(
@@ -194,17 +246,21 @@ impl Manager {
         };
         if live.status().is_over() {
             // It was stopped meanwhile.
-            self.let_go(live, generations);
+            let_go(&self.environment, live, generations);
             return Ok(());
         }
-        let slot = self.0.directory.find(live.spec.plugin.as_str());
+        let slot = self.environment.directory.find(live.spec.plugin.as_str());
         let arm = |generation: &GenerationId| slot.and_then(|slot| slot.arm(*generation));
         let servings = std::iter::once(None).chain(generations.iter().map(arm)).collect();
         live.set_split(Split { assignment: live.split().assignment.clone(), servings });
         {
             let mut state = live.state.lock();
-            state.status = state.status.step(Event::Start)?;
-            state.started = Some(jiff::Timestamp::now());
+            // One that ran before the kernel ended runs already.
+            if state.status != Status::Running {
+                state.status = state.status.step(Event::Start)?;
+            }
+            state.started.get_or_insert_with(jiff::Timestamp::now);
+            state.loading = false;
             let known = generations.iter().copied().map(Some);
             state.generations = std::iter::once(None).chain(known).collect();
         }
@@ -212,19 +268,19 @@ impl Manager {
             slot.set_experiment(Some(Arc::clone(live)));
         }
         let arms = live.spec.arms().join(", ");
-        self.record(live, AuditOutcome::Intent, actor, None, &format!("begins; arms: {arms}"));
+        self.record(live, AuditOutcome::Intent, actor, None, &format!("deals out units to {arms}"));
         Ok(())
     }
 
     fn stop(&self, id: &Label, actor: &str) -> Result<(), ExperimentError> {
-        let live = self.0.experiments.find(id.as_str())?;
+        let live = self.environment.experiments.find(id.as_str())?;
         self.end(&live, Event::Cancel)?;
         self.record(&live, AuditOutcome::Done, actor, None, "stopped");
         Ok(())
     }
 
     fn promote(&self, id: &Label, arm: usize, actor: &str) -> Result<(), ExperimentError> {
-        let live = self.0.experiments.find(id.as_str())?;
+        let live = self.environment.experiments.find(id.as_str())?;
         if arm == 0 {
             return self.stop(id, actor);
         }
@@ -252,7 +308,8 @@ impl Manager {
         let Some(treatment) = live.spec.treatments.get(arm - 1) else { return Ok(()) };
         let replaces = Replaces::Plugin(live.spec.plugin.clone());
         let load = LoadRequest::at(&treatment.path);
-        let (environment, live, actor) = (Arc::clone(&self.0), Arc::clone(live), actor.to_owned());
+        let (environment, live, actor) =
+            (Arc::clone(&self.environment), Arc::clone(live), actor.to_owned());
         tokio::spawn(async move {
             let reloaded =
                 change(&environment, Operation::Reload, load, replaces, &actor).await.map(drop);
@@ -299,30 +356,18 @@ impl Manager {
 
     /// Everybody gets what serves, and the arms go.
     fn back_to_current(&self, live: &Arc<Live>) {
-        if let Some(slot) = self.0.directory.find(live.spec.plugin.as_str()) {
+        if let Some(slot) = self.environment.directory.find(live.spec.plugin.as_str()) {
             slot.set_experiment(None);
         }
         let generations = std::mem::take(&mut live.state.lock().generations);
-        self.let_go(live, generations.into_iter().flatten());
-    }
-
-    fn let_go(&self, live: &Live, generations: impl IntoIterator<Item = GenerationId>) {
-        let Some(slot) = self.0.directory.find(live.spec.plugin.as_str()) else { return };
-        for generation in generations {
-            tokio::spawn(async move {
-                let leave = |reply| PluginMsg::Leave { generation, reply };
-                if let Err(fault) = slot.mailbox().insist(ASK_DEADLINE, leave).await {
-                    tracing::error!(%generation, %fault, "an arm was not told to leave");
-                }
-            });
-        }
+        let_go(&self.environment, live, generations.into_iter().flatten());
     }
 
     /// It died, or was unloaded: the others share its units.
     fn arm_left(&self, plugin: &PluginName, generation: GenerationId) {
         let ours =
             |live: &Arc<Live>| live.spec.plugin == *plugin && live.status() == Status::Running;
-        let Some(live) = self.0.experiments.all().into_iter().find(ours) else { return };
+        let Some(live) = self.environment.experiments.all().into_iter().find(ours) else { return };
         let arm = live.state.lock().generations.iter().position(|it| *it == Some(generation));
         let Some(arm) = arm else { return };
         let split = live.split();
@@ -356,8 +401,74 @@ impl Manager {
         self.record(live, AuditOutcome::Done, "kernel", None, &told);
     }
 
+    /// Experiments that ran when the kernel ended go on as soon as their plugin serves.
+    fn resume_all(&self) {
+        for live in self.environment.experiments.all() {
+            let waits = {
+                let mut state = live.state.lock();
+                let waits = state.status == Status::Running && !state.loading;
+                waits && state.generations.iter().all(Option::is_none) && {
+                    let slot = self.environment.directory.find(live.spec.plugin.as_str());
+                    state.loading = slot.is_some_and(crate::slot::Slot::is_serving);
+                    state.loading
+                }
+            };
+            if waits {
+                let (reply, _nobody) = Reply::channel();
+                self.load(live, "kernel".to_owned(), reply);
+            }
+        }
+    }
+
+    fn load(&self, live: Arc<Live>, actor: String, reply: Begun) {
+        let environment = Arc::clone(&self.environment);
+        tokio::spawn(async move {
+            let loaded = load_all(&environment, &live, &actor).await;
+            let told = ExperimentsMsg::Loaded { live, loaded, actor, reply };
+            environment.roles.experiments.tell(told);
+        });
+    }
+
+    /// Writes what has changed, off this actor; one write at a time.
+    fn keep_all(&mut self) {
+        if self.keeping {
+            return;
+        }
+        let mut records = Vec::new();
+        for live in self.environment.experiments.all() {
+            let mark = live.mark();
+            if self.kept.insert(live.spec.id.clone(), mark) != Some(mark) {
+                records.push(live);
+            }
+        }
+        if records.is_empty() {
+            return self.waiting.drain(..).for_each(|reply| reply.send(()));
+        }
+        self.served = std::mem::take(&mut self.waiting);
+        self.keeping = true;
+        let environment = Arc::clone(&self.environment);
+        tokio::spawn(async move {
+            let written = work::run("ab", AUDIT_DEADLINE, move || {
+                let record = |live: &Arc<Live>| {
+                    let text = serde_json::to_vec(&live.stored()).unwrap_or_default();
+                    (live.spec.id.to_string(), text)
+                };
+                records.iter().map(record).collect::<Vec<_>>()
+            });
+            let kept = match written.await {
+                Ok(records) => {
+                    let keep = |reply| StoreMsg::KeepExperiments { records, reply };
+                    let asked = environment.roles.store.ask(AUDIT_DEADLINE, keep).await;
+                    asked.unwrap_or_else(|fault| Err(fault.into()))
+                }
+                Err(error) => Err(KernelFault::Audit { what: error.to_string() }.into()),
+            };
+            environment.roles.experiments.tell(ExperimentsMsg::Kept { kept });
+        });
+    }
+
     fn judge_all(&self) {
-        for live in self.0.experiments.all() {
+        for live in self.environment.experiments.all() {
             if live.status() != Status::Running {
                 continue;
             }
@@ -389,12 +500,28 @@ impl Manager {
         entry.code = code.map(str::to_owned);
         entry.reason = Some(format!("experiment {}: {why}", live.spec.id));
         tracing::info!(id = %live.spec.id, plugin = %live.spec.plugin, why, "experiment");
-        self.0.note(entry);
+        self.environment.note(entry);
     }
 }
 
 fn arm_name(live: &Live, arm: usize) -> String {
     live.spec.arms().get(arm).map_or_else(|| arm.to_string(), |name| (*name).to_owned())
+}
+
+fn let_go(
+    environment: &Environment,
+    live: &Live,
+    generations: impl IntoIterator<Item = GenerationId>,
+) {
+    let Some(slot) = environment.directory.find(live.spec.plugin.as_str()) else { return };
+    for generation in generations {
+        tokio::spawn(async move {
+            let leave = |reply| PluginMsg::Leave { generation, reply };
+            if let Err(fault) = slot.mailbox().insist(ASK_DEADLINE, leave).await {
+                tracing::error!(%generation, %fault, "an arm was not told to leave");
+            }
+        });
+    }
 }
 
 /// Loads every treatment beside what serves, or none of them.
@@ -410,7 +537,7 @@ async fn load_all(
         match receipts {
             Ok(receipts) => loaded.extend(receipts.into_iter().map(|it| it.generation)),
             Err(error) => {
-                Manager(Arc::clone(environment)).let_go(live, loaded);
+                let_go(environment, live, loaded);
                 return Err(error);
             }
         }

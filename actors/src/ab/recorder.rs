@@ -106,6 +106,15 @@ impl Tally {
         }
     }
 
+    /// Begins with what was counted before; only before anything is counted.
+    pub(super) fn restore(&self, known: &Moments) {
+        let Some(shard) = self.shards.first().filter(|_| known.count > 0) else { return };
+        self.shift.store(known.shift.to_bits(), Ordering::Relaxed);
+        shard.count.store(known.count, Ordering::Relaxed);
+        shard.sum.store(known.sum.to_bits(), Ordering::Relaxed);
+        shard.squares.store(known.squares.to_bits(), Ordering::Relaxed);
+    }
+
     /// Everything counted so far.
     #[must_use]
     pub fn fold(&self) -> Moments {
@@ -148,6 +157,15 @@ impl Sketch {
     pub fn add(&self, seconds: f64) {
         if let Some(bucket) = self.0.get(bucket_of(seconds)) {
             bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins with what was counted before, by bucket.
+    pub(super) fn restore(&self, known: &[(u32, u64)]) {
+        for (bucket, count) in known {
+            if let Some(bucket) = usize::try_from(*bucket).ok().and_then(|it| self.0.get(it)) {
+                bucket.fetch_add(*count, Ordering::Relaxed);
+            }
         }
     }
 
@@ -240,7 +258,7 @@ impl UnitSet {
         if free < places * (-4.0_f64).exp() {
             return UnitCount { estimate: None, error: f64::INFINITY };
         }
-        let load = -(free / places).ln();
+        let load = (places / free).ln();
         let error = places * (load.exp() - load - 1.0);
         UnitCount { estimate: Some(places * load), error }
     }

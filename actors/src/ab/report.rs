@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Status;
 use super::live::Live;
@@ -21,7 +21,7 @@ const MOST_OUTCOMES: u64 = 1 << 40;
 const CREDIBLE: f64 = 0.05;
 
 /// One arm.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArmReport {
     /// Its name.
     pub variant: String,
@@ -54,7 +54,7 @@ pub struct ArmReport {
 }
 
 /// One experiment.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Its name.
     pub id: Label,

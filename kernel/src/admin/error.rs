@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use themis_actors::ab::spec::ExperimentError;
 use themis_actors::store::StoreFault;
 use themis_messages::admit::AdmitError;
 use themis_messages::call::CallError;
@@ -38,6 +39,8 @@ impl IntoResponse for ApiError {
 /// The status that fits a stable code.
 fn status(code: &str) -> StatusCode {
     match code {
+        "ab.unknown" | "ab.unknown_arm" => StatusCode::NOT_FOUND,
+        "ab.exists" | "ab.busy" | "ab.not_now" => StatusCode::CONFLICT,
         "kernel.busy" | "load.already_loaded" | "unload.needed" => StatusCode::CONFLICT,
         "kernel.overloaded" => StatusCode::TOO_MANY_REQUESTS,
         "kernel.stopped" | "kernel.no_answer" | "audit.refused" => StatusCode::SERVICE_UNAVAILABLE,
@@ -65,5 +68,6 @@ from_operation!(
     AdmitError,
     CallError,
     StoreFault,
-    RegistryError
+    RegistryError,
+    ExperimentError
 );
