@@ -7,6 +7,7 @@
 use clap::Parser;
 use serde::Serialize;
 
+mod ab;
 mod admission;
 mod calls;
 mod endurance;
@@ -51,7 +52,7 @@ struct Measured {
 
 type Bench = fn() -> Row;
 
-const BENCHES: [(&str, Bench); 23] = [
+const BENCHES: [(&str, Bench); 26] = [
     ("look-up", calls::look_up),
     ("call", calls::call),
     ("load", lifecycle::load),
@@ -73,6 +74,9 @@ const BENCHES: [(&str, Bench); 23] = [
     ("wasm load", wasm::load),
     ("wasm cached", wasm::load_cached),
     ("wasm instantiate", wasm::instantiate),
+    ("ab assign", ab::assign),
+    ("ab evaluate", ab::evaluate),
+    ("ab restore", ab::restore),
     ("market resolve", market::resolve_few),
     ("market resolve many", market::resolve_many),
 ];
@@ -81,7 +85,8 @@ const BENCHES: [(&str, Bench); 23] = [
 type MayBench = fn() -> Vec<Row>;
 
 /// Those that need another program, or give several rows.
-const BENCHES_WITH: [(&str, MayBench); 5] = [
+const BENCHES_WITH: [(&str, MayBench); 6] = [
+    ("ab record", ab::record),
     ("worker grpc", || Vec::from_iter(workers::call_beside_grpc())),
     ("market gpg", || Vec::from_iter(market::gpg())),
     ("market install", || Vec::from_iter(market::install())),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use themis_kernel::ab::lifecycle::{Promotion, Status};
-use themis_kernel::ab::policy::{GivenUp, Policy};
+use themis_kernel::ab::policy::{Allocation, GivenUp, Policy};
 use themis_kernel::ab::spec::{Label, Spec, Treatment};
 use themis_kernel::call::CallError;
 use themis_kernel::lifecycle::Retention;
@@ -172,6 +172,19 @@ fn an_arm_that_does_not_load_leaves_everything_as_it_was() {
     assert_eq!(experiments.create_blocking(spec).unwrap_err().code(), "path.not_found");
     assert_eq!(bench.served(1), ("1.0.0".to_owned(), None));
     assert_eq!(experiments.report("broken").unwrap().status, Status::Cancelled);
+    let treatment = bench.spec("x").treatments.remove(0);
+    type Change<'c> = &'c dyn Fn(&mut Spec);
+    let wrong: [(Change<'_>, &str); 4] = [
+        (&|it| it.treatments.push(treatment.clone()), "ab.weights"),
+        (&|it| it.treatments.clear(), "ab.weights"),
+        (&|it| it.treatments[0].name = "control".parse().unwrap(), "ab.twice"),
+        (&|it| it.allocation = Allocation::Thompson { floor: 0.01 }, "ab.allocation"),
+    ];
+    for (change, code) in wrong {
+        let mut spec = bench.spec("wrong");
+        change(&mut spec);
+        assert_eq!(experiments.create_blocking(spec).unwrap_err().code(), code);
+    }
     let spec = Spec { plugin: "nobody".parse().unwrap(), ..bench.spec("nobody") };
     assert_eq!(experiments.create_blocking(spec).unwrap_err().code(), "ab.not_serving");
     assert!("Ümlaut".parse::<Label>().is_err());

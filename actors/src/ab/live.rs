@@ -188,7 +188,12 @@ impl Live {
     /// # Errors
     /// [`ExperimentError::UnknownArm`].
     pub fn arm(&self, name: &str) -> Result<usize, ExperimentError> {
-        self.spec.arms().iter().position(|arm| *arm == name).ok_or_else(|| {
+        let treatments = &self.spec.treatments;
+        let arm = match name {
+            super::spec::CONTROL => Some(0),
+            name => treatments.iter().position(|it| it.name.as_str() == name).map(|at| at + 1),
+        };
+        arm.ok_or_else(|| {
             let (id, arm) = (self.spec.id.to_string(), name.chars().take(80).collect());
             ExperimentError::UnknownArm { id, arm }
         })
@@ -463,8 +468,9 @@ impl Experiments {
     /// [`ExperimentError::Unknown`].
     pub fn find(&self, id: &str) -> Result<Arc<Live>, ExperimentError> {
         let all = self.0.load();
-        let found = all.iter().find(|(name, _)| name.as_str() == id).map(|it| Arc::clone(it.1));
-        found.ok_or_else(|| ExperimentError::Unknown { id: id.chars().take(80).collect() })
+        all.get(id)
+            .cloned()
+            .ok_or_else(|| ExperimentError::Unknown { id: id.chars().take(80).collect() })
     }
 
     /// All of them, by name.

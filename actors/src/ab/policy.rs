@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mismatch::{self, MISMATCH_LEVEL, Units};
 use super::moments::Moments;
-use super::posterior::{Posterior, compare};
+use super::posterior::{Comparison, Posterior, compare};
 use super::sequence::{Effect, Interval, TUNED_TO, normal_cdf};
 
 /// Conversions, and failures, from which on the normal approximation of the probability to be the best is used: there it is
@@ -309,9 +309,9 @@ pub fn sequences(arms: &[Moments], alpha: f64) -> Vec<Interval> {
     treatments.iter().map(range).collect()
 }
 
-/// The probability of each arm to be the best, and what choosing it would cost; `None` while nothing is known of the scatter.
+/// What is believed of each arm; `None` while nothing is known of the scatter of one.
 #[must_use]
-pub fn compare_arms(kind: Kind, arms: &[Moments]) -> Option<super::posterior::Comparison> {
+pub fn posteriors(kind: Kind, arms: &[Moments]) -> Option<Vec<Posterior>> {
     let posterior = |moments: &Moments| match kind {
         Kind::Conversion => {
             let (successes, failures) = conversions(moments);
@@ -319,8 +319,13 @@ pub fn compare_arms(kind: Kind, arms: &[Moments]) -> Option<super::posterior::Co
         }
         Kind::Continuous => Posterior::of_mean(moments),
     };
-    let posteriors: Option<Vec<_>> = arms.iter().map(posterior).collect();
-    posteriors.map(|posteriors| compare(&posteriors))
+    arms.iter().map(posterior).collect()
+}
+
+/// The probability of each arm to be the best, and what choosing it would cost; `None` while nothing is known of the scatter.
+#[must_use]
+pub fn compare_arms(kind: Kind, arms: &[Moments]) -> Option<Comparison> {
+    posteriors(kind, arms).map(|posteriors| compare(&posteriors))
 }
 
 fn by_rule(evidence: &Evidence<'_>, policy: &Policy) -> Option<Decision> {

@@ -9,8 +9,9 @@ use super::live::Live;
 use super::mismatch::{self, Units};
 use super::moments::Moments;
 use super::policy::{
-    Decision, Evidence, GivenUp, Guarded, Kind, Waiting, compare_arms, conversions, decide, waiting,
+    Decision, Evidence, GivenUp, Guarded, Kind, Waiting, conversions, decide, posteriors, waiting,
 };
+use super::posterior::compare;
 use super::recorder::quantile;
 use super::sequence::{Effect, Interval, TUNED_TO};
 use super::spec::Label;
@@ -161,21 +162,15 @@ fn units(live: &Live) -> Vec<Units> {
 
 fn arm_reports(live: &Live, outcomes: &[Moments], serves: &[bool]) -> Vec<ArmReport> {
     let kind = live.spec.kind;
-    let comparison = compare_arms(kind, outcomes);
+    let posteriors = posteriors(kind, outcomes);
+    let comparison = posteriors.as_deref().map(compare);
     let names = live.spec.arms();
     let report = |(arm, moments): (usize, &Moments)| {
         let counts = &live.counts()[arm];
         let times = counts.sketch.fold();
         let is_rate = kind == Kind::Conversion;
         let chances = comparison.as_ref();
-        let credible = match kind {
-            Kind::Conversion => {
-                let (hits, misses) = conversions(moments);
-                Some(super::posterior::Posterior::of_rate(hits, misses).credible(CREDIBLE))
-            }
-            Kind::Continuous => super::posterior::Posterior::of_mean(moments)
-                .map(|posterior| posterior.credible(CREDIBLE)),
-        };
+        let posterior = posteriors.as_ref().and_then(|all| all.get(arm));
         let difference = (arm > 0 && moments.count > 1 && outcomes[0].count > 1)
             .then(|| Effect::difference(&outcomes[0], moments).sequence(0.05, TUNED_TO));
         ArmReport {
@@ -185,7 +180,7 @@ fn arm_reports(live: &Live, outcomes: &[Moments], serves: &[bool]) -> Vec<ArmRep
             conversions: is_rate.then(|| conversions(moments).0),
             mean: moments.mean(),
             variance: moments.variance(),
-            credible,
+            credible: posterior.map(|it| it.credible(CREDIBLE)),
             probability_best: chances.and_then(|it| it.best.get(arm).copied()),
             expected_loss: chances.and_then(|it| it.loss.get(arm).copied()),
             difference,

@@ -1,5 +1,6 @@
 //! What somebody wants to know: an experiment as it is asked for.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -64,6 +65,12 @@ impl Label {
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Label {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -165,6 +172,9 @@ impl Spec {
         if weights != count {
             return Err(ExperimentError::Shares { arms: count, weights });
         }
+        if self.allocation != Allocation::Fixed {
+            return Err(ExperimentError::Allocation);
+        }
         let twice = |(at, arm): (usize, &&str)| arms[..at].contains(arm);
         if let Some((_, arm)) = arms.iter().enumerate().find(|it| twice(*it)) {
             return Err(ExperimentError::Twice { arm: (*arm).to_owned() });
@@ -224,6 +234,11 @@ pub enum ExperimentError {
         /// How many weights.
         weights: usize,
     },
+    /// A bandit: it can be simulated, and not be run yet.
+    #[error(
+        "units are dealt out by fixed shares: Thompson allocation can be simulated and not be run yet"
+    )]
+    Allocation,
     /// Two arms of one name.
     #[error("two arms are called {arm}")]
     Twice {
@@ -262,6 +277,7 @@ impl ExperimentError {
             Self::TooMany => "ab.too_many",
             Self::Weights(error) => error.code(),
             Self::Shares { .. } => "ab.weights",
+            Self::Allocation => "ab.allocation",
             Self::Twice { .. } => "ab.twice",
             Self::NotNow(_) => "ab.not_now",
             Self::Value(_) => "ab.value",
