@@ -256,6 +256,11 @@ fn an_experiment_goes_on_after_a_restart() {
         }
         let before = experiments.report("long").unwrap();
         assert_eq!(before.arms[1].requests, 10 * round);
+        // Enough of the control to judge by, if one arm alone could be judged.
+        for number in 0..2_000_u32 {
+            experiments.record_outcome("long", "control", f64::from(number % 2)).unwrap();
+        }
+        let before = experiments.report("long").unwrap();
         bench = bench.again();
         // Its arms are loaded again by the kernel itself.
         while bench.kernel.experiments().report("long").unwrap().arms.iter().any(|arm| !arm.serves)

@@ -486,3 +486,6 @@ impl Experiments {
         self.0.store(Arc::new(all));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,7 +233,8 @@ pub fn decide(evidence: &Evidence<'_>, policy: &Policy) -> Decision {
     if let Some(given_up) = broken_guard(evidence, policy) {
         return Decision::RollBack(given_up);
     }
-    let found = match waiting(evidence, policy).is_empty() {
+    // One arm alone is no comparison: the others may just be on their way.
+    let found = match evidence.arms.len() > 1 && waiting(evidence, policy).is_empty() {
         true => by_rule(evidence, policy),
         false => None,
     };

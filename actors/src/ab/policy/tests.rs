@@ -62,6 +62,14 @@ fn what_is_decided_and_what_is_waited_for() {
 }
 
 #[test]
+fn one_arm_alone_is_no_comparison() {
+    let policy = Policy::default();
+    assert_eq!(judged(&policy, &[(10_000, 500)], DAY), "Continue []");
+    assert_eq!(judged(&policy, &[], DAY), "Continue []");
+    assert_eq!(judged(&policy, &[(10_000, 500)], 4 * DAY), "RollBack(TimeIsUp) []");
+}
+
+#[test]
 fn each_rule_alone_and_both() {
     // Probable, and not beyond what is seen again and again by chance.
     let arms = [(10_000, 500), (10_000, 560)];
