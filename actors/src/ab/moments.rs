@@ -11,11 +11,27 @@ pub struct Moments {
     /// Outcomes.
     pub count: u64,
     /// What is taken from each value.
+    #[serde(with = "bits")]
     pub shift: f64,
     /// Sum of values less the shift.
+    #[serde(with = "bits")]
     pub sum: f64,
     /// Sum of squares of values less the shift.
+    #[serde(with = "bits")]
     pub squares: f64,
+}
+
+/// Numbers are kept as their bits: read back from decimal text they could be another by a hair each time.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+        number.to_bits().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        u64::deserialize(from).map(f64::from_bits)
+    }
 }
 
 impl Moments {
